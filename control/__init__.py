@@ -1,0 +1,1 @@
+"""Observation, action, kinematics, policy, guard and baselines of the robot."""

@@ -1,0 +1,1 @@
+"""Training of policies (stable-baselines3)."""

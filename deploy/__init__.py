@@ -1,0 +1,1 @@
+"""Getting models onto the robot and running them there."""

@@ -1,0 +1,1 @@
+"""torch -> ONNX bundle, with parity checks."""

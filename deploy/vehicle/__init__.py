@@ -1,0 +1,1 @@
+"""Real cameras and actuators at the ends of the graph."""

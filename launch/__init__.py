@@ -1,0 +1,1 @@
+"""Process table, supervisor, command line and profiles."""

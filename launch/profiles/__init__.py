@@ -1,0 +1,1 @@
+"""Profiles: which nodes, cameras, bundles and limits make up a run."""

@@ -1,0 +1,1 @@
+"""Report, video and live view of a run."""

@@ -1,0 +1,1 @@
+"""PyBullet worlds, traffic, cameras, labels and Gymnasium tasks."""
