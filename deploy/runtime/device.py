@@ -1,0 +1,71 @@
+"""Where a network may run: what this machine has, found without waking ONNX Runtime's providers."""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+from typing import Literal
+
+import onnxruntime as ort
+
+Device = Literal["auto", "cpu", "cuda", "tensorrt"]
+DEVICES: tuple[Device, ...] = ("auto", "cpu", "cuda", "tensorrt")
+
+PROVIDERS: dict[str, str] = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+
+
+class DeviceError(ValueError):
+    """A device was asked for that this machine or this installation does not have."""
+
+
+@cache
+def count_gpus() -> tuple[int, str]:
+    """Number of CUDA devices that the driver offers, and the reason when it is 0."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0, "no NVIDIA driver (libcuda.so.1 is not installed)"
+    if (code := driver.cuInit(0)) != 0:
+        return 0, f"the NVIDIA driver offers no device (cuInit returned {code})"
+    count = ctypes.c_int(0)
+    if (code := driver.cuDeviceGetCount(ctypes.byref(count))) != 0 or count.value == 0:
+        return 0, f"the NVIDIA driver offers no device (cuDeviceGetCount returned {code}, {count.value} devices)"
+    return count.value, ""
+
+
+@cache
+def find_obstacle(device: str) -> str:
+    """Why ``device`` ("cpu", "cuda" or "tensorrt") cannot be had here; empty when nothing is known to stand against it.
+
+    Quick: looks at the driver, the build and the shared libraries, makes no session.
+    """
+    if device == "cpu":
+        return ""
+    gpus, reason = count_gpus()
+    if gpus == 0:
+        return reason
+    if PROVIDERS[device] not in ort.get_available_providers():
+        return f"onnxruntime {ort.__version__} was built without {PROVIDERS[device]} (install onnxruntime-gpu)"
+    if device == "tensorrt" and not _loads("libnvinfer.so.10"):
+        return "TensorRT's libnvinfer.so.10 is not installed"
+    return ""
+
+
+def check_device(device: str) -> None:
+    """Raise DeviceError when ``device`` is unknown, or asked for and not to be had."""
+    if device not in DEVICES:
+        raise DeviceError(f"device: expected one of {', '.join(DEVICES)}, got {device!r}")
+    if device != "auto" and (obstacle := find_obstacle(device)):
+        raise DeviceError(f"device '{device}' is not to be had: {obstacle}; choose --device cpu or auto")
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
