@@ -39,13 +39,13 @@ class Message(msgspec.Struct, kw_only=True):
     header: Header = msgspec.field(default_factory=Header)
 
 
-class CameraFrame(Message):
+class CameraFrame(Message, kw_only=True):
     """One image. The calibration is a file known to both ends, see ``messages.camera``."""
 
     image: Annotated[np.ndarray, array("uint8", "H", "W", 3)]
 
 
-class VehicleState(Message):
+class VehicleState(Message, kw_only=True):
     """Proprioception of the car: wheel odometry and inertial sensors, and the pose dead-reckoned from them.
 
     The origin of ``ego_`` is the ground point under the middle of the wheelbase; ``odom_*`` is its pose in ``odom_``.
@@ -62,7 +62,7 @@ class VehicleState(Message):
     odom_yaw_rad: float = 0.0
 
 
-class Route(Message):
+class Route(Message, kw_only=True):
     """Map and localisation: the road ahead as seen from the noisy localised pose, in ``odom_``.
 
     ``odom_reference_m`` is the centre line of the rightmost lane, one point every ``spacing_m`` of arc length, from
@@ -78,7 +78,7 @@ class Route(Message):
     goal_distance_m: float = 0.0
 
 
-class Detections(Message):
+class Detections(Message, kw_only=True):
     """Objects found in the frames of one tick, all cameras together.
 
     ``ground_px`` is the image of the point on the ground under the object's centre; ``ego_position_m`` the same point in
@@ -97,7 +97,7 @@ class Detections(Message):
     size_m: Annotated[np.ndarray, array("float32", "N", 2)]
 
 
-class Tracks(Message):
+class Tracks(Message, kw_only=True):
     """Objects followed over time, in ``odom_``; position is the centre of the footprint, size is length, width."""
 
     cameras: tuple[str, ...] = ()  # cameras that are alive: what lies in view of the others is unknown
@@ -113,7 +113,7 @@ class Tracks(Message):
     unseen_s: Annotated[np.ndarray, array("float32", "N")]  # since the last matched detection
 
 
-class Forecast(Message):
+class Forecast(Message, kw_only=True):
     """Where each track may go: K futures of T steps, ``step_s`` apart, the first one step after the capture time.
 
     ``spread_m`` holds sigma_x, sigma_y and the correlation of each position.
@@ -126,7 +126,7 @@ class Forecast(Message):
     spread_m: Annotated[np.ndarray, array("float32", "N", "K", "T", 3)]
 
 
-class PolicyCommand(Message):
+class PolicyCommand(Message, kw_only=True):
     """What the policy wants: acceleration and front-wheel angle, and the raw action it came from."""
 
     acceleration_mps2: float = 0.0
@@ -134,7 +134,7 @@ class PolicyCommand(Message):
     action_norm: tuple[float, ...] = ()
 
 
-class Command(Message):
+class Command(Message, kw_only=True):
     """What the actuators get, after the guard. ``causes`` names every intervention of this tick."""
 
     acceleration_mps2: float = 0.0
@@ -146,14 +146,14 @@ class Command(Message):
 OperatorKind = Literal["engage", "disengage", "emergency_stop", "reset", "order"]
 
 
-class Operator(Message):
+class Operator(Message, kw_only=True):
     """A person's word: it always wins over the policy."""
 
     kind: OperatorKind
     text: str = ""
 
 
-class Episode(Message):
+class Episode(Message, kw_only=True):
     """Start of an episode. ``reset``: every node clears its state and acknowledges; ``start``: all did; ``end``: over."""
 
     phase: Literal["reset", "start", "end"]
@@ -165,7 +165,7 @@ class Episode(Message):
     end: str = ""
 
 
-class NodeHealth(Message):
+class NodeHealth(Message, kw_only=True):
     """Liveness of a node; also its acknowledgement of a reset (state ``ready`` in that episode)."""
 
     node: str
@@ -176,7 +176,7 @@ class NodeHealth(Message):
     steps: int = 0
 
 
-class Trace(Message):
+class Trace(Message, kw_only=True):
     """Wall-clock timings of one step of one node, on that host's monotonic clock."""
 
     node: str
@@ -184,7 +184,7 @@ class Trace(Message):
     stages: tuple[tuple[str, int, int], ...] = ()  # name, t_start_ns, t_end_ns
 
 
-class Truth(Message):
+class Truth(Message, kw_only=True):
     """State of the simulator. Read by evaluation, ``truth_perception`` and the fitting of error models; nothing else."""
 
     map_ego_pose: tuple[float, float, float] = (0.0, 0.0, 0.0)  # x m, y m, yaw rad
