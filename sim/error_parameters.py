@@ -1,0 +1,99 @@
+"""Parameters of the perception error model: what they mean, their limits, and their JSON on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+PerClass = tuple[float, float, float, float, float]
+
+
+class ErrorParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Parameters of the error model; one value per class where the type is five numbers (car .. cone).
+
+    Detection: probability ``detection_max * logistic(slope * ln(height_px / px50)) * ramp(visible share)``, drawn from a
+    latent that is correlated over ``detection_correlation_s``. Noise: standard deviation ``floor + px * metres per
+    pixel`` of the ground point, along the line of sight (range^2 / (focal * camera height)) and across it (range / focal).
+    """
+
+    source: str = "provisional: from the optics, not fitted"
+    detection_max: PerClass = (0.985, 0.985, 0.97, 0.97, 0.97)
+    detection_px50: PerClass = (6.0, 6.5, 7.5, 7.5, 6.5)
+    detection_slope: float = 7.0
+    detection_correlation_s: float = 0.4
+    visible_low: float = 0.1
+    visible_high: float = 0.45
+    range_max_m: float = 90.0
+    birth_hits: int = 3
+    coast_s: float = 0.8  # a track that should be seen and is not
+    coast_hidden_s: float = 2.5  # a track that went out of view or behind another
+    radial_floor_m: float = 0.12
+    radial_px: float = 0.3
+    lateral_floor_m: float = 0.06
+    lateral_px: float = 0.8
+    position_correlation_s: float = 0.6
+    track_spread: float = 0.4  # lognormal spread of the noise between tracks
+    latency_s: float = 0.03
+    velocity_floor_mps: float = 0.3
+    velocity_per_m: float = 0.02
+    velocity_lateral_share: float = 0.5
+    velocity_correlation_s: float = 0.5
+    velocity_lag_s: float = 0.35
+    velocity_at_birth: float = 0.6  # share of the true velocity a new track starts with
+    heading_noise_rad: PerClass = (0.06, 0.06, 0.12, 0.5, 0.5)
+    size_noise: float = 0.08
+    identity_switches_per_s: float = 0.01
+    class_confusion: PerClass = (0.02, 0.05, 0.05, 0.04, 0.04)
+    false_alarms_per_s: float = 0.06
+    false_alarm_life_s: float = 0.5
+    false_alarm_near_share: float = 0.5  # doubles beside a real agent; the rest anywhere in the front camera's view
+    false_alarm_class: PerClass = (0.5, 0.1, 0.1, 0.15, 0.15)
+    false_alarm_range_m: float = 60.0
+
+    def __post_init__(self) -> None:
+        """Raise ValueError that names the field, its value and what was expected."""
+        shares = (
+            "visible_low",
+            "visible_high",
+            "velocity_lateral_share",
+            "velocity_at_birth",
+            "false_alarm_near_share",
+        )
+        for name in ("detection_max", "class_confusion", "false_alarm_class", *shares):
+            _expect(name, getattr(self, name), 0.0, 1.0, "probabilities in [0, 1]")
+        positive = (
+            *("detection_px50", "detection_slope", "detection_correlation_s", "range_max_m", "position_correlation_s"),
+            *("velocity_correlation_s", "velocity_lag_s", "false_alarm_life_s", "false_alarm_range_m", "birth_hits"),
+        )
+        for name in positive:
+            _expect(name, getattr(self, name), 1e-9, 1e6, "greater than 0")
+        for name in self.__struct_fields__:
+            if name != "source":
+                _expect(name, getattr(self, name), 0.0, 1e6, "finite and not negative")
+        if self.visible_low >= self.visible_high:
+            raise ValueError(f"visible_low {self.visible_low} must lie below visible_high {self.visible_high}")
+        if abs(sum(self.false_alarm_class) - 1.0) > 1e-3:
+            raise ValueError(f"false_alarm_class must sum to 1, got {self.false_alarm_class}")
+
+
+def _expect(name: str, value: float | PerClass, low: float, high: float, text: str) -> None:
+    values = np.atleast_1d(np.asarray(value, np.float64))
+    if not np.all((values >= low) & (values <= high)):  # NaN fails too
+        raise ValueError(f"{name} must be {text}, got {value}")
+
+
+def load_errors(path: Path) -> ErrorParameters:
+    """Read parameters from JSON; ValueError names the file and what is wrong."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=ErrorParameters)
+    except OSError as error:
+        raise ValueError(f"{path}: error model cannot be read ({error.strerror})") from error
+    except (msgspec.DecodeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def save_errors(parameters: ErrorParameters, path: Path) -> None:
+    """Write parameters as JSON that people can read."""
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(parameters), indent=2) + b"\n")
