@@ -1,0 +1,175 @@
+"""Forecasters without learning: constant velocity and a Kalman filter, each with a fan of six futures.
+
+The fans, spreads and filter constants below were tuned on the tuning split as the learned forecaster was.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from visuomotor.messages.schema import CLASS_NAMES
+from visuomotor.perception.forecaster import (
+    HISTORY_SAMPLES,
+    HORIZON_STEPS,
+    STEP_S,
+    Futures,
+    checked_history,
+)
+
+# Per class (car, truck, cyclist, pedestrian, cone): the future's change of heading (rad) and its factor of speed.
+FAN_HEADING_RAD = np.array(
+    [
+        [0.0, 0.10, -0.10, 0.0, 0.0, 0.0],
+        [0.0, 0.10, -0.10, 0.0, 0.0, 0.0],
+        [0.0, 0.20, -0.20, 0.0, 0.0, 0.0],
+        [0.0, 0.40, -0.40, 0.0, 0.0, 0.0],
+        [0.0, 0.10, -0.10, 0.0, 0.0, 0.0],
+    ]
+)
+FAN_SPEED_FACTOR = np.array(
+    [
+        [1.0, 1.0, 1.0, 0.8, 0.5, 1.15],
+        [1.0, 1.0, 1.0, 0.8, 0.5, 1.15],
+        [1.0, 1.0, 1.0, 0.8, 0.5, 1.15],
+        [1.0, 1.0, 1.0, 0.7, 0.2, 1.20],
+        [1.0, 1.0, 1.0, 0.7, 0.4, 0.0],
+    ]
+)
+FAN_PROBABILITY = np.array([0.5, 0.1, 0.1, 0.1, 0.1, 0.1])
+CV_SAMPLES = 6  # samples of the velocity's least-squares line
+CV_SPREAD_START_M = 0.5
+CV_SPREAD_GROWTH_MPS = 0.8
+KALMAN_MEASUREMENT_M = np.array([0.35, 0.40, 0.30, 0.25, 0.20])
+KALMAN_ACCELERATION_MPS2 = np.array([1.5, 1.0, 0.8, 0.8, 0.02])
+KALMAN_SPEED_PRIOR_MPS = np.array([10.0, 10.0, 5.0, 1.5, 0.1])
+
+
+def line_velocity(history_m: np.ndarray, present: np.ndarray, samples: int, step_s: float) -> np.ndarray:
+    """Velocity [A, 2] m/s of the least-squares line through the observed ones of the last ``samples`` positions."""
+    weight = present[:, -samples:].astype(np.float64)
+    t_s = (np.arange(weight.shape[1]) - (weight.shape[1] - 1)) * step_s
+    position = np.asarray(history_m[:, -samples:], np.float64)
+    total = np.maximum(weight.sum(1), 1.0)
+    t_mean = (weight @ t_s) / total
+    mean = (weight[..., None] * position).sum(1) / total[:, None]
+    lag = (t_s - t_mean[:, None]) * weight
+    square = (lag * (t_s - t_mean[:, None])).sum(1)
+    slope = (lag[..., None] * (position - mean[:, None])).sum(1)
+    return slope / np.where(square > 0, square, np.inf)[:, None]
+
+
+class _Fan:
+    """Fan of futures around a straight line, shared by both baselines."""
+
+    def __init__(self, futures: int, history_samples: int, horizon_steps: int, step_s: float) -> None:
+        if not 1 <= futures <= FAN_HEADING_RAD.shape[1]:
+            raise ValueError(f"futures: expected 1 to {FAN_HEADING_RAD.shape[1]}, got {futures}")
+        self.futures = futures
+        self.history_samples = history_samples
+        self.horizon_steps = horizon_steps
+        self.step_s = step_s
+        self.fan_heading_rad = FAN_HEADING_RAD
+        self.fan_speed_factor = FAN_SPEED_FACTOR
+
+    def _spread_out(
+        self, position_m: np.ndarray, velocity_mps: np.ndarray, class_id: np.ndarray, sigma_m: np.ndarray
+    ) -> Futures:
+        """Futures from position [A, 2], velocity [A, 2] and sigma [A, T, 2]."""
+        heading = self.fan_heading_rad[class_id, : self.futures]
+        factor = self.fan_speed_factor[class_id, : self.futures]
+        cos, sin = factor * np.cos(heading), factor * np.sin(heading)
+        vx, vy = velocity_mps[:, None, 0], velocity_mps[:, None, 1]
+        velocity = np.stack([cos * vx - sin * vy, sin * vx + cos * vy], axis=-1)  # [A, K, 2]
+        t_s = np.arange(1, self.horizon_steps + 1) * self.step_s
+        position = position_m[:, None, None] + velocity[:, :, None] * t_s[:, None]
+        spread = np.zeros((*position.shape[:3], 3), np.float32)
+        spread[..., :2] = sigma_m[:, None]
+        share = FAN_PROBABILITY[: self.futures] / FAN_PROBABILITY[: self.futures].sum()
+        probability = np.repeat(share[None], len(position), axis=0)
+        return Futures(position.astype(np.float32), spread, probability.astype(np.float32))
+
+
+class ConstantVelocity(_Fan):
+    """Everybody goes on as in the last second."""
+
+    def __init__(
+        self,
+        futures: int = FAN_HEADING_RAD.shape[1],
+        *,
+        history_samples: int = HISTORY_SAMPLES,
+        horizon_steps: int = HORIZON_STEPS,
+        step_s: float = STEP_S,
+        velocity_samples: int = CV_SAMPLES,
+    ) -> None:
+        super().__init__(futures, history_samples, horizon_steps, step_s)
+        self.velocity_samples = velocity_samples
+
+    def predict(self, history_m: np.ndarray, present: np.ndarray, class_id: np.ndarray, scene: np.ndarray) -> Futures:
+        """See ``Forecaster.predict``; ``scene`` is ignored."""
+        history, seen, classes, _ = checked_history(history_m, present, class_id, scene, self.history_samples)
+        velocity = line_velocity(history, seen, self.velocity_samples, self.step_s)
+        t_s = np.arange(1, self.horizon_steps + 1) * self.step_s
+        sigma = np.broadcast_to(
+            (CV_SPREAD_START_M + CV_SPREAD_GROWTH_MPS * t_s)[:, None], (len(history), self.horizon_steps, 2)
+        )
+        return self._spread_out(history[:, -1].astype(np.float64), velocity, classes, sigma)
+
+
+class Kalman(_Fan):
+    """Constant-velocity Kalman filter with white acceleration over the history (Bar-Shalom et al. 2001, section 6.2).
+
+    x and y share one covariance, so one 2 x 2 filter per agent serves both axes.
+    """
+
+    def __init__(
+        self,
+        futures: int = FAN_HEADING_RAD.shape[1],
+        *,
+        history_samples: int = HISTORY_SAMPLES,
+        horizon_steps: int = HORIZON_STEPS,
+        step_s: float = STEP_S,
+    ) -> None:
+        super().__init__(futures, history_samples, horizon_steps, step_s)
+        self.measurement_m = KALMAN_MEASUREMENT_M
+        self.acceleration_mps2 = KALMAN_ACCELERATION_MPS2
+        self.speed_prior_mps = KALMAN_SPEED_PRIOR_MPS
+
+    def predict(self, history_m: np.ndarray, present: np.ndarray, class_id: np.ndarray, scene: np.ndarray) -> Futures:
+        """See ``Forecaster.predict``; ``scene`` is ignored."""
+        history, seen, classes, _ = checked_history(history_m, present, class_id, scene, self.history_samples)
+        count, dt = len(history), self.step_s
+        noise = self.measurement_m[classes] ** 2
+        q = self.acceleration_mps2[classes] ** 2
+        q_pp, q_pv, q_vv = q * dt**4 / 4, q * dt**3 / 2, q * dt**2
+        position, velocity = np.zeros((count, 2)), np.zeros((count, 2))
+        p_pp, p_pv = np.zeros(count), np.zeros(count)
+        p_vv = self.speed_prior_mps[classes] ** 2
+        started = np.zeros(count, bool)
+        for sample in range(self.history_samples):
+            position = position + velocity * dt
+            p_pp, p_pv, p_vv = (
+                p_pp + 2 * dt * p_pv + dt * dt * p_vv + q_pp,
+                p_pv + dt * p_vv + q_pv,
+                p_vv + q_vv,
+            )
+            now = seen[:, sample]
+            first = now & ~started
+            gain = np.where(now & started, 1.0 / (p_pp + noise), 0.0)
+            k_p, k_v = p_pp * gain, p_pv * gain
+            innovation = history[:, sample] - position
+            position = position + k_p[:, None] * innovation
+            velocity = velocity + k_v[:, None] * innovation
+            p_vv, p_pv, p_pp = p_vv - k_v * p_pv, (1 - k_p) * p_pv, (1 - k_p) * p_pp
+            started |= now
+            fresh = first | ~started  # before the first sample there is only the prior
+            position[first] = history[first, sample]
+            velocity[fresh] = 0.0
+            p_pp[fresh], p_pv[fresh] = noise[fresh], 0.0
+            p_vv[fresh] = self.speed_prior_mps[classes[fresh]] ** 2
+        t_s = np.arange(1, self.horizon_steps + 1) * dt
+        variance = p_pp[:, None] + 2 * t_s * p_pv[:, None] + t_s**2 * p_vv[:, None] + q[:, None] * t_s**3 * dt / 3
+        sigma = np.repeat(np.sqrt(variance)[:, :, None], 2, axis=2)
+        return self._spread_out(position, velocity, classes, sigma)
+
+
+assert FAN_HEADING_RAD.shape == FAN_SPEED_FACTOR.shape == (len(CLASS_NAMES), len(FAN_PROBABILITY))

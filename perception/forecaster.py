@@ -1,0 +1,121 @@
+"""What a forecaster is, the ONNX one, and how a profile's name becomes one. Baselines are in ``baseline_forecasters``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from visuomotor.deploy.runtime.bundle import Bundle, BundleError, load_bundle
+from visuomotor.deploy.runtime.session import make_session
+from visuomotor.messages.schema import CLASS_NAMES
+
+HISTORY_SAMPLES = 11  # the last is now
+HORIZON_STEPS = 15
+STEP_S = 0.2
+FUTURES = 6
+
+
+class Futures(NamedTuple):
+    """K futures of T steps for each of A agents, in the frame of the history."""
+
+    position_m: np.ndarray  # float32 [A, K, T, 2]; the first step is one step after now
+    spread_m: np.ndarray  # float32 [A, K, T, 3]: sigma_x, sigma_y, correlation
+    probability: np.ndarray  # float32 [A, K], sums to 1 over K
+
+    @classmethod
+    def empty(cls, futures: int = FUTURES, steps: int = HORIZON_STEPS) -> Futures:
+        """No agents."""
+        return cls(
+            np.zeros((0, futures, steps, 2), np.float32),
+            np.zeros((0, futures, steps, 3), np.float32),
+            np.zeros((0, futures), np.float32),
+        )
+
+
+class Forecaster(Protocol):
+    """Predicts futures from histories; torch-free forecasters and baselines satisfy it alike."""
+
+    history_samples: int
+    horizon_steps: int
+    step_s: float
+    futures: int
+
+    def predict(self, history_m: np.ndarray, present: np.ndarray, class_id: np.ndarray, scene: np.ndarray) -> Futures:
+        """Futures of A agents.
+
+        ``history_m`` [A, H, 2] holds positions in any fixed frame, ``step_s`` apart, the last one now; ``present``
+        [A, H] says which samples were observed (the last must be); ``class_id`` [A]; agents attend to the agents of the
+        same ``scene`` [A]. A may be zero. Raises ValueError on shapes that don't fit.
+        """
+        ...
+
+
+def checked_history(
+    history_m: np.ndarray, present: np.ndarray, class_id: np.ndarray, scene: np.ndarray, samples: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The four inputs as contiguous float32, bool, int64, int64; unobserved samples are set to zero.
+
+    Raises ValueError that names the array, its shape and what was expected.
+    """
+    history = np.array(history_m, np.float32)
+    seen = np.ascontiguousarray(present, bool)
+    classes = np.ascontiguousarray(class_id, np.int64)
+    scenes = np.ascontiguousarray(scene, np.int64)
+    count = len(history)
+    for name, value, shape in (
+        ("history_m", history, (count, samples, 2)),
+        ("present", seen, (count, samples)),
+        ("class_id", classes, (count,)),
+        ("scene", scenes, (count,)),
+    ):
+        if value.shape != shape:
+            raise ValueError(f"{name}: expected shape {shape}, got {value.shape}")
+    if not seen[:, -1].all():
+        raise ValueError(
+            f"present: the last sample is now and must be observed; missing for {int((~seen[:, -1]).sum())}"
+        )
+    history[~seen] = 0.0
+    if not np.isfinite(history).all():
+        raise ValueError("history_m: observed positions must be finite")
+    return history, seen, classes, scenes
+
+
+class LstmForecaster:
+    """The learned forecaster of a bundle, on ONNX Runtime."""
+
+    def __init__(self, bundle: Bundle, device: str = "auto", threads: int = 1) -> None:
+        if bundle.meta.class_names != CLASS_NAMES:
+            raise BundleError(
+                f"{bundle.path}: class_names: expected {list(CLASS_NAMES)}, got {list(bundle.meta.class_names)}"
+            )
+        self.bundle = bundle
+        self.history_samples = int(bundle.get_extra("history_steps", int))
+        self.horizon_steps = int(bundle.get_extra("horizon_steps", int))
+        self.futures = int(bundle.get_extra("futures", int))
+        self.step_s = float(bundle.get_extra("step_s", (int, float)))
+        self._session = make_session(bundle, device, threads)
+        self.provider = self._session.provider
+
+    def predict(self, history_m: np.ndarray, present: np.ndarray, class_id: np.ndarray, scene: np.ndarray) -> Futures:
+        """See ``Forecaster.predict``."""
+        history, seen, classes, scenes = checked_history(history_m, present, class_id, scene, self.history_samples)
+        if len(history) == 0:
+            return Futures.empty(self.futures, self.horizon_steps)
+        out = self._session.run({"history_m": history, "present": seen, "class_id": classes, "scene": scenes})
+        return Futures(out["position_m"], out["spread_m"], out["probability"])
+
+
+def load_forecaster(name: str | Path, *, device: str = "auto", threads: int = 1) -> Forecaster | None:
+    """The forecaster a profile names: "cv", "kalman", "none" (None) or a bundle folder or shipped bundle's name.
+
+    Raises BundleError when the bundle is not to be had or is of another kind.
+    """
+    if str(name) == "none":
+        return None
+    if str(name) in ("cv", "kalman"):
+        from visuomotor.perception.baseline_forecasters import ConstantVelocity, Kalman
+
+        return ConstantVelocity() if str(name) == "cv" else Kalman()
+    return LstmForecaster(load_bundle(name, "forecaster"), device, threads)

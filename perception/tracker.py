@@ -1,0 +1,353 @@
+"""Multi-camera, multi-object tracking in metric ``odom_`` coordinates: detections of one tick in, tracks out.
+
+Birth, confirmation, coasting through occlusion and blind angles, and death are here; the filter is in ``kalman``, the
+matching in ``association``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import msgspec
+import numpy as np
+
+from visuomotor.messages.camera import CameraModel
+from visuomotor.messages.schema import CLASS_NAMES, Detections, Tracks, VehicleState
+from visuomotor.perception import association, kalman
+from visuomotor.perception.association import FORBIDDEN, GATE_SQUARE
+
+# Per class: car, truck, cyclist, pedestrian, cone.
+ACCELERATION_ALONG_MPS2 = np.array([5.0, 3.5, 2.0, 2.0, 0.02])
+ACCELERATION_ACROSS_MPS2 = np.array([1.2, 0.8, 1.5, 2.0, 0.02])
+BIRTH_SPEED_ALONG_MPS = np.array([5.0, 5.0, 3.0, 1.2, 0.02])
+BIRTH_SPEED_ACROSS_MPS = np.array([0.7, 0.5, 0.8, 1.2, 0.02])
+IS_VEHICLE = np.array([True, True, True, False, False])
+CLASS_COUNT = len(CLASS_NAMES)
+
+
+class TrackerConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Thresholds of the track manager."""
+
+    score_birth: float = 0.35  # weaker detections only prolong tracks
+    score_keep: float = 0.12
+    evidence: float = 0.8  # summed score of the hits that confirm a track, at least two of them
+    evidence_window_s: float = 0.35
+    missed_tentative_s: float = 0.25  # in view, unoccluded and still not seen
+    missed_confirmed_s: float = 0.7
+    unseen_max_s: float = 4.0
+    position_sigma_max_m: float = 4.0
+    range_max_m: float = 90.0
+    range_sure_m: float = 30.0  # beyond, a miss says less and less
+    tracks_max: int = 32
+    edge_margin_rad: float = 0.05
+    duplicate_m: float = 0.5  # of the merge radius: two tracks this close are one
+    measurement_floor_m: float = 0.15
+    traffic_speed_share: float = 0.7  # birth speed of a vehicle that heads our way, as a share of ours
+
+
+@dataclass
+class _Bank:
+    """All tracks, struct of arrays over N."""
+
+    id: np.ndarray
+    state: np.ndarray  # [N, 4] x, y, vx, vy
+    covariance: np.ndarray  # [N, 4, 4]
+    heading: np.ndarray  # [N, 2] unit vector
+    size: np.ndarray  # [N, 2]
+    votes: np.ndarray  # [N, classes]
+    score: np.ndarray
+    evidence: np.ndarray
+    hits: np.ndarray
+    confirmed: np.ndarray
+    born_s: np.ndarray
+    seen_s: np.ndarray
+    missed_s: np.ndarray
+
+    @classmethod
+    def empty(cls) -> _Bank:
+        return cls(
+            np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros((0, 4, 4)), np.zeros((0, 2)), np.zeros((0, 2)),
+            np.zeros((0, CLASS_COUNT)), np.zeros(0), np.zeros(0), np.zeros(0, np.int64), np.zeros(0, bool),
+            np.zeros(0), np.zeros(0), np.zeros(0),
+        )  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self.id)
+
+    def keep(self, mask: np.ndarray) -> None:
+        for field in fields(self):
+            setattr(self, field.name, getattr(self, field.name)[mask])
+
+    def extend(self, other: _Bank) -> None:
+        for field in fields(self):
+            setattr(self, field.name, np.concatenate([getattr(self, field.name), getattr(other, field.name)]))
+
+    @property
+    def class_id(self) -> np.ndarray:
+        return self.votes.argmax(1)
+
+
+@dataclass
+class _Measured:
+    """Merged detections of one tick in ``odom_``."""
+
+    position: np.ndarray
+    covariance: np.ndarray
+    class_id: np.ndarray
+    score: np.ndarray
+    heading_rad: np.ndarray
+    size: np.ndarray
+    votes: np.ndarray
+
+
+class Tracker:
+    """Follows objects over all cameras.
+
+    ``cameras`` are the calibrations of every camera whose name may stand in ``Detections.cameras``: what lies outside
+    their fields of view is coasted, not missed.
+    """
+
+    def __init__(self, cameras: Sequence[CameraModel], config: TrackerConfig | None = None) -> None:
+        self.config = config or TrackerConfig()
+        self._cameras = {camera.name: camera for camera in cameras}
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all tracks; ids start at 1 again."""
+        self._bank = _Bank.empty()
+        self._next_id = 1
+        self._t_s: float | None = None
+
+    def update(self, detections: Detections, vehicle_state: VehicleState, t_s: float) -> Tracks:
+        """Tracks at time ``t_s`` (s), after the detections and the vehicle state of the same instant.
+
+        Raises ValueError when time runs backwards or a camera has no calibration.
+        """
+        if self._t_s is not None and t_s < self._t_s:
+            raise ValueError(f"t_s: expected at least {self._t_s}, got {t_s}; call reset between episodes")
+        unknown = set(detections.cameras) - self._cameras.keys()
+        if unknown:
+            raise ValueError(f"cameras: no calibration of {sorted(unknown)}; expected some of {sorted(self._cameras)}")
+        dt_s = 0.0 if self._t_s is None else t_s - self._t_s
+        self._t_s = t_s
+        measured = self._measure(detections, vehicle_state)
+        self._predict(dt_s)
+        rows, columns = self._associate(measured)
+        self._update_hits(measured, rows, columns, t_s)
+        self._count_misses(rows, detections.cameras, vehicle_state, dt_s, t_s)
+        free = np.ones(len(measured.score), bool)
+        free[columns] = False
+        self._give_birth(measured, free & (measured.score >= self.config.score_birth), vehicle_state, t_s)
+        self._bury(vehicle_state, t_s)
+        return self._report(detections.cameras, vehicle_state, t_s)
+
+    def _measure(self, detections: Detections, vehicle: VehicleState) -> _Measured:
+        used = np.flatnonzero(
+            (detections.score >= self.config.score_keep) & np.isfinite(detections.ego_position_m).all(1)
+        )
+        class_id = np.asarray(detections.class_id)[used].astype(np.int64)
+        score = np.asarray(detections.score)[used].astype(np.float64)
+        c, s = np.cos(vehicle.odom_yaw_rad), np.sin(vehicle.odom_yaw_rad)
+        turn = np.array([[c, -s], [s, c]])
+        origin = np.array([vehicle.odom_x_m, vehicle.odom_y_m])
+        position = np.asarray(detections.ego_position_m, np.float64)[used] @ turn.T + origin
+        covariance = turn @ np.asarray(detections.ego_covariance_m2, np.float64)[used] @ turn.T
+        covariance += np.eye(2) * self.config.measurement_floor_m**2
+        heading = np.asarray(detections.heading_rad, np.float64)[used] + vehicle.odom_yaw_rad
+        size = np.asarray(detections.size_m, np.float64)[used]
+        votes = np.zeros((len(used), CLASS_COUNT))
+        votes[np.arange(len(used)), class_id] = score
+        group = association.merge_groups(
+            position, covariance, class_id, score, np.asarray(detections.camera_index)[used]
+        )
+        lead = group == np.arange(len(group))
+        for other in np.flatnonzero(~lead):  # information-weighted mean of the reports of one object
+            first = group[other]
+            a, _ = kalman.inverse_2x2(covariance[first])
+            b, _ = kalman.inverse_2x2(covariance[other])
+            covariance[first], _ = kalman.inverse_2x2(a + b)
+            position[first] = covariance[first] @ (a @ position[first] + b @ position[other])
+            votes[first] += votes[other]
+            score[first] = 1 - (1 - score[first]) * (1 - score[other])
+        return _Measured(
+            position[lead], covariance[lead], class_id[lead], score[lead], heading[lead], size[lead], votes[lead]
+        )
+
+    def _predict(self, dt_s: float) -> None:
+        bank = self._bank
+        if dt_s <= 0 or not len(bank):
+            return
+        classes = bank.class_id
+        noise = kalman.direction_covariance(
+            np.arctan2(bank.heading[:, 1], bank.heading[:, 0]),
+            ACCELERATION_ALONG_MPS2[classes],
+            ACCELERATION_ACROSS_MPS2[classes],
+        )
+        bank.state, bank.covariance = kalman.predict(bank.state, bank.covariance, noise, dt_s)
+
+    def _associate(self, measured: _Measured) -> tuple[np.ndarray, np.ndarray]:
+        bank = self._bank
+        if not len(bank) or not len(measured.score):
+            empty = np.zeros(0, np.int64)
+            return empty, empty
+        square, log_determinant = kalman.mahalanobis(
+            bank.state[:, :2], bank.covariance[:, :2, :2], measured.position, measured.covariance
+        )
+        cost = square + log_determinant + association.CLASS_COST[bank.class_id[:, None], measured.class_id[None]]
+        cost += 4.0 * ~bank.confirmed[:, None] + 3.0 * (measured.score < self.config.score_birth)[None]
+        cost[square > GATE_SQUARE] = FORBIDDEN
+        return association.assign(cost, FORBIDDEN / 2)
+
+    def _update_hits(self, measured: _Measured, rows: np.ndarray, columns: np.ndarray, t_s: float) -> None:
+        if not len(rows):
+            return
+        bank, config = self._bank, self.config
+        bank.state[rows], bank.covariance[rows] = kalman.update(
+            bank.state[rows], bank.covariance[rows], measured.position[columns], measured.covariance[columns]
+        )
+        score = measured.score[columns]
+        bank.votes[rows] = 0.95 * bank.votes[rows] + measured.votes[columns]
+        bank.hits[rows] += 1
+        rate = np.maximum(1.0 / bank.hits[rows], 0.15)
+        bank.score[rows] += np.maximum(rate, 0.3) * (score - bank.score[rows])
+        bank.size[rows] += rate[:, None] * (measured.size[columns] - bank.size[rows])
+        bank.evidence[rows] += score
+        bank.seen_s[rows], bank.missed_s[rows] = t_s, 0.0
+        bank.confirmed[rows] |= (bank.evidence[rows] >= config.evidence) & (bank.hits[rows] >= 2)
+
+        seen = np.stack([np.cos(measured.heading_rad[columns]), np.sin(measured.heading_rad[columns])], 1)
+        heading = bank.heading[rows]
+        backwards = (seen * heading).sum(1) < 0  # a flipped reading of a settled track
+        seen[backwards & (bank.hits[rows] > 3) & IS_VEHICLE[bank.class_id[rows]]] *= -1
+        heading = heading + np.maximum(rate, 0.25)[:, None] * (seen - heading)
+        velocity = bank.state[rows, 2:]
+        speed = np.hypot(velocity[:, 0], velocity[:, 1])
+        sigma = np.sqrt(np.trace(bank.covariance[rows, 2:, 2:], axis1=1, axis2=2))
+        moving = (speed > 0.6) & (speed > 2.0 * sigma)
+        heading[moving] += 0.25 * (velocity[moving] / speed[moving, None] - heading[moving])
+        length = np.hypot(heading[:, 0], heading[:, 1])
+        bank.heading[rows] = np.where(length[:, None] > 1e-3, heading / np.maximum(length, 1e-3)[:, None], seen)
+
+    def _count_misses(
+        self, rows: np.ndarray, alive: Sequence[str], vehicle: VehicleState, dt_s: float, t_s: float
+    ) -> None:
+        bank, config = self._bank, self.config
+        missed = np.ones(len(bank), bool)
+        missed[rows] = False
+        if not missed.any():
+            return
+        stale = ~bank.confirmed & (t_s - bank.seen_s > config.evidence_window_s - 1e-6)
+        bank.evidence[stale] = 0.0
+        expected = missed & self._in_view(alive, vehicle)
+        distance = np.hypot(bank.state[:, 0] - vehicle.odom_x_m, bank.state[:, 1] - vehicle.odom_y_m)
+        weight = np.clip(config.range_sure_m / np.maximum(distance, 1.0), 0.2, 1.0)
+        bank.missed_s[expected] += (dt_s * weight)[expected]
+        bank.score[expected] *= 0.93
+
+    def _in_view(self, alive: Sequence[str], vehicle: VehicleState) -> np.ndarray:
+        """Tracks [N] that a living camera should see: inside its field of view and not behind a nearer track."""
+        bank = self._bank
+        c, s = np.cos(vehicle.odom_yaw_rad), np.sin(vehicle.odom_yaw_rad)
+        delta = bank.state[:, :2] - (vehicle.odom_x_m, vehicle.odom_y_m)
+        ego = np.stack([c * delta[:, 0] + s * delta[:, 1], -s * delta[:, 0] + c * delta[:, 1]], 1)
+        visible = np.zeros(len(bank), bool)
+        half_width = 0.5 * np.where(IS_VEHICLE[bank.class_id], bank.size.mean(1), bank.size.min(1))
+        for name in alive:
+            camera = self._cameras[name]
+            ray = ego - camera.ego_position_m[:2]
+            distance = np.maximum(np.hypot(ray[:, 0], ray[:, 1]), 0.5)
+            bearing = np.arctan2(ray[:, 1], ray[:, 0]) - camera.ego_yaw_rad
+            bearing = (bearing + np.pi) % (2 * np.pi) - np.pi
+            inside = np.abs(bearing) < camera.horizontal_fov_rad / 2 - self.config.edge_margin_rad
+            if not inside.any():
+                continue
+            apart = np.abs(bearing[:, None] - bearing[None])
+            shade = np.arctan2(half_width, distance)
+            hidden = (apart < shade[None]) & (distance[None] < distance[:, None] - half_width[None] - 0.5)
+            visible |= inside & ~(hidden & bank.confirmed[None]).any(1)
+        return visible
+
+    def _give_birth(self, measured: _Measured, born: np.ndarray, vehicle: VehicleState, t_s: float) -> None:
+        count = int(born.sum())
+        if not count:
+            return
+        classes, heading_rad = measured.class_id[born], measured.heading_rad[born]
+        heading = np.stack([np.cos(heading_rad), np.sin(heading_rad)], 1)
+        along_us = heading @ (np.cos(vehicle.odom_yaw_rad), np.sin(vehicle.odom_yaw_rad))
+        with_traffic = (along_us > 0.8) & (classes <= 1)  # cars and trucks
+        speed = np.where(with_traffic, self.config.traffic_speed_share * max(vehicle.speed_mps, 0.0), 0.0)
+        covariance = np.zeros((count, 4, 4))
+        covariance[:, :2, :2] = measured.covariance[born]
+        covariance[:, 2:, 2:] = kalman.direction_covariance(
+            heading_rad, BIRTH_SPEED_ALONG_MPS[classes], BIRTH_SPEED_ACROSS_MPS[classes]
+        )
+        now = np.full(count, t_s)
+        self._bank.extend(
+            _Bank(
+                id=np.arange(self._next_id, self._next_id + count),
+                state=np.concatenate([measured.position[born], heading * speed[:, None]], 1),
+                covariance=covariance,
+                heading=heading,
+                size=measured.size[born],
+                votes=measured.votes[born],
+                score=measured.score[born],
+                evidence=measured.score[born],
+                hits=np.ones(count, np.int64),
+                confirmed=np.zeros(count, bool),
+                born_s=now,
+                seen_s=now.copy(),
+                missed_s=np.zeros(count),
+            )
+        )
+        self._next_id += count
+
+    def _bury(self, vehicle: VehicleState, t_s: float) -> None:
+        bank, config = self._bank, self.config
+        if not len(bank):
+            return
+        limit = np.where(bank.confirmed, config.missed_confirmed_s, config.missed_tentative_s) + 1e-6
+        distance = np.hypot(bank.state[:, 0] - vehicle.odom_x_m, bank.state[:, 1] - vehicle.odom_y_m)
+        sigma = np.sqrt(np.maximum(bank.covariance[:, 0, 0], bank.covariance[:, 1, 1]))
+        unseen = t_s - bank.seen_s
+        alive = (bank.missed_s <= limit) & (unseen <= config.unseen_max_s) & (distance <= config.range_max_m)
+        alive &= (sigma <= config.position_sigma_max_m) | (unseen < 0.05)
+        alive &= bank.confirmed | (unseen <= 2 * config.missed_tentative_s)
+        alive &= ~self._duplicates()
+        if not alive.all():
+            bank.keep(alive)
+
+    def _duplicates(self) -> np.ndarray:
+        """Tracks [N] that lie on top of a better established one of a compatible class."""
+        bank = self._bank
+        classes = bank.class_id
+        delta = bank.state[:, None, :2] - bank.state[None, :, :2]
+        radius = self.config.duplicate_m * association.MERGE_RADIUS_M[classes]
+        close = np.hypot(delta[..., 0], delta[..., 1]) < np.minimum(radius[:, None], radius[None])
+        if close.sum() == len(bank):
+            return np.zeros(len(bank), bool)
+        rank = np.empty(len(bank), np.int64)
+        rank[np.lexsort((bank.id, -bank.hits, ~bank.confirmed))] = np.arange(len(bank))
+        close &= association.CLASS_COST[classes[:, None], classes[None]] < FORBIDDEN
+        return (close & (rank[None] < rank[:, None])).any(1)
+
+    def _report(self, alive: tuple[str, ...], vehicle: VehicleState, t_s: float) -> Tracks:
+        bank = self._bank
+        chosen = np.flatnonzero(bank.confirmed)
+        if len(chosen) > self.config.tracks_max:
+            distance = np.hypot(bank.state[:, 0] - vehicle.odom_x_m, bank.state[:, 1] - vehicle.odom_y_m)
+            chosen = np.sort(chosen[np.argsort(distance[chosen], kind="stable")[: self.config.tracks_max]])
+        f32 = np.float32
+        return Tracks(
+            cameras=tuple(alive),
+            track_id=bank.id[chosen].astype(np.int32),
+            class_id=bank.class_id[chosen].astype(np.int32),
+            score=bank.score[chosen].astype(f32),
+            odom_position_m=bank.state[chosen, :2].astype(f32),
+            odom_velocity_mps=bank.state[chosen, 2:].astype(f32),
+            odom_heading_rad=np.arctan2(bank.heading[chosen, 1], bank.heading[chosen, 0]).astype(f32),
+            size_m=bank.size[chosen].astype(f32),
+            covariance=bank.covariance[chosen].astype(f32),
+            age_s=(t_s - bank.born_s[chosen]).astype(f32),
+            unseen_s=(t_s - bank.seen_s[chosen]).astype(f32),
+        )
