@@ -183,6 +183,6 @@ class BirdsEye:
 def draw_text(
     canvas: np.ndarray, text: str, origin: tuple[int, int], colour: tuple[int, int, int], size: float = 0.5
 ) -> None:
-    """Text with a dark rim, legible on any ground."""
-    cv2.putText(canvas, text, origin, _FONT, size, (0, 0, 0), 3, cv2.LINE_AA)
+    """Text with a dark shadow, legible on any ground."""
+    cv2.putText(canvas, text, (origin[0] + 1, origin[1] + 1), _FONT, size, (0, 0, 0), 1, cv2.LINE_AA)
     cv2.putText(canvas, text, origin, _FONT, size, colour, 1, cv2.LINE_AA)
