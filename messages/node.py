@@ -27,9 +27,15 @@ class Input(msgspec.Struct, frozen=True):
 
 
 class Sample(msgspec.Struct):
-    """The newest message of one input as a step sees it; ``message`` is None before the first one."""
+    """The newest message of one input as a step sees it.
+
+    ``message`` is None before the first one, when it is older than the service's ``max_age_s`` (services on event do not
+    age), and in lockstep when its publisher has sent nothing at this tick. ``messages`` are all that arrived since the
+    last step, oldest first: more than one for services whose queue is ``all``.
+    """
 
     message: Message | None = None
+    messages: tuple[Message, ...] = ()
     updated: bool = False  # arrived since the last step
     alive: bool = False  # younger than the service's max_age_s
     rate_ok: bool = False  # arrives at no less than half of the service's rate
@@ -67,18 +73,37 @@ class Inputs(dict[str, Sample]):
             raise TypeError(f"{service}: expected {kind.__name__}, got {type(message).__name__}")
         return message
 
+    def drain(self, service: str, kind: type[M]) -> list[M]:
+        """Every message of ``service`` that arrived since the last step, oldest first."""
+        messages = self[service].messages
+        for message in messages:
+            if not isinstance(message, kind):
+                raise TypeError(f"{service}: expected {kind.__name__}, got {type(message).__name__}")
+        return list(messages)  # type: ignore[arg-type]
+
     def all_ok(self, *services: str) -> bool:
         """Whether every named input (all, when none is named) is alive, at rate and valid."""
         return all(self[name].ok for name in (services or self.keys()))
 
 
 class Node(Protocol):
-    """A part of the graph. ``step`` returns the messages to publish by service; the loop stamps their headers."""
+    """A part of the graph. ``step`` returns the messages to publish by service; the loop stamps their headers.
+
+    Stamped are run, episode, tick, sequence, ``parents`` unless set, and ``t_capture_ns`` unless set: the capture time of
+    the trigger, else of the first input that is neither lagged nor optional, else that of the step. ``valid`` stays what
+    the node made it. Arrays of received messages are read-only.
+
+    Two more attributes are read where a node has them: ``provider: str``, published with its health, and
+    ``stages: list[tuple[str, int, int]]`` (name, start, end on ``time.monotonic_ns``), emptied before each step and
+    published as its trace. A node that sends a ``truth`` with ``end`` set, or sets ``finished = True``, is stepped no more
+    in this episode.
+    """
 
     name: str
     inputs: tuple[Input, ...]
     outputs: tuple[str, ...]
-    period_s: float | None  # realtime: step on a timer instead of on the trigger input
+    # Realtime: step on a timer. Together with a trigger: step on the trigger, and at the latest after this period.
+    period_s: float | None
 
     def warm_up(self) -> None:
         """Load and run everything once, so that the first step is as fast as the rest."""

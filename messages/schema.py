@@ -163,6 +163,7 @@ class Episode(Message, kw_only=True):
     split: str = "evaluation"
     seed: int = 0
     end: str = ""
+    last_tick: int = -1  # of ``end``: finish this tick first; -1 stops at once
 
 
 class NodeHealth(Message, kw_only=True):
@@ -174,6 +175,9 @@ class NodeHealth(Message, kw_only=True):
     text: str = ""
     missed_deadlines: int = 0
     steps: int = 0
+    last_tick: int = -1  # the last tick stepped in this episode
+    digests: dict[str, str] = {}  # topic -> sha256 of what this node sent in the episode; with state ``stopped``
+    dropped: dict[str, int] = {}  # cause -> messages refused since the start: malformed, foreign, stale, ...
 
 
 class Trace(Message, kw_only=True):
