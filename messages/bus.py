@@ -1,0 +1,202 @@
+"""Publisher and Subscriber: messages over ZeroMQ sockets, in either clock.
+
+Realtime, services with queue ``newest``: both ends keep one message, so a slow or stopped reader neither sees an old frame
+nor slows a publisher nor grows a queue. Services with queue ``all``: bounded, what does not fit is lost at the reader that
+is too slow. Lockstep: unbounded and lossless, the graph's own waiting keeps queues short.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+import msgspec
+import zmq
+import zmq.utils.monitor
+
+from visuomotor.messages import frame, wire
+from visuomotor.messages.digest import TopicDigests
+from visuomotor.messages.schema import Message
+from visuomotor.messages.services import SERVICES
+from visuomotor.messages.wiring import RunPlace, newest_only
+
+EVENT_QUEUE = 1000  # messages kept for a reader of a queue='all' service in realtime
+LINGER_MS = 300  # how long a closing publisher tries to get its last words out
+LARGE_BYTES = 1 << 16  # from here on handing over a buffer is cheaper than copying it
+READ_AT_ONCE = 10_000  # messages taken from one socket before the others get their turn
+
+
+class Received(msgspec.Struct, frozen=True):
+    """One message from one publisher; ``message`` is None where the publisher had nothing for this tick."""
+
+    service: str
+    node: str
+    episode: int
+    tick: int
+    t_publish_ns: int
+    message: Message | None
+
+
+class Publisher:
+    """Everything one node publishes."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], place: RunPlace, node: str, services: Iterable[str]) -> None:
+        self.place = place
+        self.node = node
+        self.episode = -1
+        self.digests = TopicDigests()
+        self._sockets: dict[str, zmq.Socket[bytes]] = {}
+        self._services: dict[str, zmq.Socket[bytes]] = {}
+        self._buffer = bytearray()
+        for service in dict.fromkeys(services):
+            endpoint = place.endpoint(node, service)
+            if endpoint not in self._sockets:
+                socket = self._sockets[endpoint] = context.socket(zmq.PUB)
+                newest = newest_only(service, place.clock)
+                if newest:
+                    socket.setsockopt(zmq.CONFLATE, 1)
+                else:
+                    socket.setsockopt(zmq.SNDHWM, 0 if place.clock == "lockstep" else EVENT_QUEUE)
+                socket.setsockopt(zmq.LINGER, 0 if newest else LINGER_MS)
+                socket.bind(endpoint)
+            self._services[service] = self._sockets[endpoint]
+
+    def begin_episode(self, episode: int) -> None:
+        """Start the digests afresh."""
+        self.episode = episode
+        self.digests.clear()
+
+    def publish(self, service: str, message: Message) -> None:
+        """Send one message; its header must be complete. Raises WireError when it does not fit the schema."""
+        header = message.header
+        buffer = self._buffer
+        wire.encode_into(service, message, buffer, frame.HEAD.size)
+        if self.place.clock == "lockstep":
+            with memoryview(buffer) as view:
+                self.digests.add(service, view[frame.HEAD.size :])
+        self._send(service, frame.Head(time.monotonic_ns(), header.episode, header.tick, frame.DATA), buffer)
+
+    def absent(self, service: str, tick: int) -> None:
+        """Tell readers in lockstep that there is no message at this tick."""
+        self._send(service, frame.Head(time.monotonic_ns(), self.episode, tick, frame.ABSENT), bytearray(frame.HEAD.size))
+
+    def probe(self) -> None:
+        """Send on every service what tells a subscriber that it is connected."""
+        for service in self._services:
+            self._send(service, frame.Head(time.monotonic_ns(), -1, -1, frame.PROBE), bytearray(frame.HEAD.size))
+
+    def _send(self, service: str, head: frame.Head, buffer: bytearray) -> None:
+        buffer[: frame.HEAD.size] = frame.pack_head(service, self.place.run_id, head)
+        with contextlib.suppress(zmq.Again):  # a PUB socket drops, it never waits
+            self._services[service].send(buffer, zmq.NOBLOCK)
+
+    def close(self) -> None:
+        """Close the sockets."""
+        for socket in self._sockets.values():
+            socket.close()
+
+
+class Subscriber:
+    """Everything one process reads. ``dropped`` counts by cause what was refused:
+
+    malformed (does not fit the schema), foreign (another run or no frame of ours), stale (newest-only and older than the
+    service's ``max_age_s`` when read, e.g. after the reader was stopped), oversized (over the service's ``max_bytes``; the
+    transport cuts such a publisher off and joins it again).
+    """
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        place: RunPlace,
+        sources: Mapping[str, Iterable[str]],  # service -> nodes that publish it
+    ) -> None:
+        self.place = place
+        self.dropped: Counter[str] = Counter()
+        self.unheard: set[tuple[str, str]] = set()  # (service, node) from which nothing has come yet
+        self._poller = zmq.Poller()
+        self._sockets: dict[zmq.Socket[bytes], tuple[str, dict[bytes, str]]] = {}
+        self._monitors: dict[zmq.Socket[bytes], bool] = {}  # monitor -> whether its connection was cut
+        by_endpoint: dict[str, tuple[str, list[str]]] = {}
+        for service, nodes in sources.items():
+            for node in nodes:
+                by_endpoint.setdefault(place.endpoint(node, service), (node, []))[1].append(service)
+                self.unheard.add((service, node))
+        for endpoint, (node, services) in by_endpoint.items():
+            socket = context.socket(zmq.SUB)
+            if newest_only(services[0], place.clock):
+                socket.setsockopt(zmq.CONFLATE, 1)  # before connect, or it does nothing
+            else:
+                socket.setsockopt(zmq.RCVHWM, 0 if place.clock == "lockstep" else EVENT_QUEUE)
+            socket.setsockopt(zmq.LINGER, 0)
+            socket.setsockopt(zmq.MAXMSGSIZE, max(SERVICES[s].max_bytes for s in services) + frame.HEAD.size)
+            for service in services:
+                socket.setsockopt(zmq.SUBSCRIBE, frame.prefix(service))
+            monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED)
+            self._monitors[monitor] = False
+            socket.connect(endpoint)
+            self._sockets[socket] = (node, {frame.prefix(s): s for s in services})
+            self._poller.register(socket, zmq.POLLIN)
+
+    def poll(self, timeout_s: float) -> list[Received]:
+        """Wait up to ``timeout_s`` for anything to come and return all that is there, in order for each publisher."""
+        received: list[Received] = []
+        for socket, _ in self._poller.poll(max(0, int(timeout_s * 1e3))):
+            node, services = self._sockets[socket]
+            for _ in range(READ_AT_ONCE):
+                try:
+                    part = socket.recv(zmq.NOBLOCK, copy=False)
+                except zmq.Again:
+                    break
+                if part.more:  # ours have one part; take the rest off the socket
+                    while socket.getsockopt(zmq.RCVMORE):
+                        socket.recv(zmq.NOBLOCK, copy=False)
+                    self.dropped["foreign"] += 1
+                    continue
+                self._read(node, services, part.buffer, received)
+        return received
+
+    def _read(self, node: str, services: dict[bytes, str], data: memoryview, received: list[Received]) -> None:
+        service = services.get(bytes(data[:8]))
+        head = frame.unpack_head(service, self.place.run_id, data) if service is not None else None
+        if service is None or head is None:
+            self.dropped["foreign"] += 1
+            return
+        self.unheard.discard((service, node))
+        if head.kind == frame.PROBE:
+            return
+        row = SERVICES[service]
+        if newest_only(service, self.place.clock) and time.monotonic_ns() - head.t_publish_ns > row.max_age_s * 1e9:
+            self.dropped["stale"] += 1
+            return
+        message: Message | None = None
+        if head.kind == frame.DATA:
+            try:
+                message = wire.decode(service, data[frame.HEAD.size :])
+            except wire.WireError:
+                self.dropped["malformed"] += 1
+                return
+            message.header.run_id, message.header.episode = self.place.run_id, head.episode
+        received.append(Received(service, node, head.episode, head.tick, head.t_publish_ns, message))
+
+    def watch(self) -> dict[str, int]:
+        """Look at the connections, about once a second, and return the counts of what was dropped."""
+        for monitor in self._monitors:
+            while True:
+                try:
+                    event = zmq.utils.monitor.recv_monitor_message(monitor, zmq.NOBLOCK)
+                except zmq.Again:
+                    break
+                if event["event"] == zmq.EVENT_DISCONNECTED:
+                    self._monitors[monitor] = True
+                elif self._monitors[monitor]:  # cut, and the publisher still there: it sent too much at once
+                    self._monitors[monitor] = False
+                    self.dropped["oversized"] += 1
+        return dict(self.dropped)
+
+    def close(self) -> None:
+        """Close the sockets."""
+        for socket in self._sockets:
+            socket.disable_monitor()
+            socket.close()
