@@ -1,0 +1,212 @@
+"""The ``visuomotor`` command: sub-commands, their options, and what their failures look like.
+
+Exit codes: 0 done, 1 failed or ended by a fault, 2 bad input. Heavy modules are imported inside the commands.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from typing import Annotated, NoReturn
+
+import click
+import typer
+
+from visuomotor import __version__
+from visuomotor.launch import cli_learn
+from visuomotor.launch.cli_options import (
+    PLAIN,
+    Clock,
+    Detector,
+    Device,
+    Episodes,
+    Forecaster,
+    Guard,
+    Inject,
+    JsonFile,
+    PerceptionMode,
+    Policy,
+    ProfileFile,
+    Report,
+    RunDir,
+    Seed,
+    Seeds,
+    View,
+)
+
+EXIT_DONE, EXIT_FAILED, EXIT_BAD_INPUT = 0, 1, 2
+EXTRAS = {  # module -> extra that brings it
+    "pybullet": "sim",
+    "gymnasium": "sim",
+    "torch": "train",
+    "stable_baselines3": "train",
+    "onnx": "train",
+    "safetensors": "train",
+    "tensorboard": "train",
+    "faster_coco_eval": "train",
+    "matplotlib": "train",
+    "can": "vehicle",
+    "rerun": "viz",
+}
+
+app = typer.Typer(help="See, predict, act: train in simulation, run the same graph on the vehicle.", **PLAIN)
+launch = typer.Typer(help="Run the graph: in simulation, or on a real camera.", **PLAIN)
+app.add_typer(launch, name="launch")
+app.add_typer(cli_learn.render, name="render")
+app.add_typer(cli_learn.train, name="train")
+app.add_typer(cli_learn.evaluate, name="eval")
+
+
+@launch.command("drive")
+def launch_drive(
+    seed: Seed = None,
+    episodes: Episodes = None,
+    seeds: Seeds = None,
+    clock: Annotated[Clock | None, typer.Option(help="lockstep: the same bytes every time.")] = None,
+    policy: Policy = None,
+    perception: Annotated[PerceptionMode | None, typer.Option(help="truth and blind: for comparison only.")] = None,
+    detector: Detector = None,
+    forecaster: Forecaster = None,
+    guard: Guard = True,
+    device: Device = None,
+    report: Report = None,
+    view: View = False,
+    json_file: JsonFile = None,
+    inject: Inject = None,
+    run_dir: RunDir = None,
+    profile: ProfileFile = None,
+) -> int:
+    """Drive in simulated traffic on what the cameras see; one episode of seed 0 when nothing is said."""
+    from visuomotor.launch import run
+    from visuomotor.launch.profile import load_profile
+    from visuomotor.launch.seeds import choose_seeds
+
+    base = load_profile(profile or "drive")
+    chosen = base.override(
+        clock=clock and clock.value,
+        policy=policy,
+        perception_mode=perception and perception.value,
+        detector=detector,
+        forecaster=forecaster,
+        guard=None if guard else False,
+        device=device and device.value,
+    )
+    return run.launch(
+        chosen,
+        run.Options(
+            seeds=choose_seeds(seed, episodes, seeds),
+            report=report,
+            view=view,
+            json_file=json_file,
+            inject=tuple(inject or ()),
+            run_dir=run_dir,
+        ),
+    )
+
+
+@launch.command("vehicle")
+def launch_vehicle(
+    camera: Annotated[
+        str, typer.Option(metavar="FILE|INDEX|ADDRESS", help="Video file, camera index or RTSP address.")
+    ],
+    policy: Policy = None,
+    detector: Detector = None,
+    forecaster: Forecaster = None,
+    device: Device = None,
+    report: Report = None,
+    view: View = False,
+    json_file: JsonFile = None,
+    inject: Inject = None,
+    run_dir: RunDir = None,
+    profile: ProfileFile = None,
+) -> int:
+    """Run the same perception, policy and guard on a real camera; commands go to a dry-run sink."""
+    from visuomotor.deploy.vehicle.source import check_source
+    from visuomotor.launch import run
+    from visuomotor.launch.profile import load_profile
+
+    base = load_profile(profile or "vehicle-video")
+    chosen = base.override(policy=policy, detector=detector, forecaster=forecaster, device=device and device.value)
+    check_source(camera)
+    return run.launch(
+        chosen,
+        run.Options(
+            seeds=range(1),
+            camera=camera,
+            report=report,
+            view=view,
+            json_file=json_file,
+            inject=tuple(inject or ()),
+            run_dir=run_dir,
+        ),
+    )
+
+
+@app.command("doctor")
+def doctor(json_file: JsonFile = None) -> int:
+    """Say what this machine has and what the installation lacks."""
+    from visuomotor.launch.doctor import examine
+
+    return examine(json_file)
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"visuomotor {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say it.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more, and show tracebacks.")] = False,
+) -> None:
+    """Options before the sub-command."""
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
+    if verbose:
+        os.environ["VISUOMOTOR_VERBOSE"] = "1"
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(name)s: %(message)s")
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Entry point of the ``visuomotor`` command."""
+    sys.exit(run_app(arguments))
+
+
+def run_app(arguments: list[str] | None = None) -> int:
+    """Run the command line; every expected failure becomes one message on stderr and an exit code."""
+    try:
+        code = app(args=arguments, prog_name="visuomotor", standalone_mode=False)
+        return code if isinstance(code, int) else EXIT_DONE
+    except click.ClickException as error:
+        error.show()
+        return EXIT_BAD_INPUT
+    except (KeyboardInterrupt, click.Abort):
+        return _complain("interrupted", EXIT_FAILED)
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        return _complain(f"{error.name} is not installed: pip install 'visuomotor[{extra}]'", EXIT_BAD_INPUT)
+    except (ValueError, FileNotFoundError) as error:
+        return _complain(str(error), EXIT_BAD_INPUT)
+    except Exception as error:
+        from visuomotor.launch.supervisor import RunError
+
+        if isinstance(error, RunError):
+            return _complain(str(error), error.exit_code)
+        traceback.print_exc()
+        return EXIT_FAILED
+
+
+def _complain(message: str, code: int) -> int:
+    if os.environ.get("VISUOMOTOR_VERBOSE"):
+        traceback.print_exc()
+    sys.stderr.write(f"visuomotor: {message}\n")
+    return code
+
+
+if __name__ == "__main__":
+    main()

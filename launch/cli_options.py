@@ -1,0 +1,56 @@
+"""Options that several sub-commands share."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+PLAIN: dict[str, Any] = {"pretty_exceptions_enable": False, "rich_markup_mode": None, "no_args_is_help": True}
+
+
+class Clock(StrEnum):
+    """Clocks of a run."""
+
+    lockstep = "lockstep"
+    realtime = "realtime"
+
+
+class DeviceName(StrEnum):
+    """Where networks run."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+    tensorrt = "tensorrt"
+
+
+class PerceptionMode(StrEnum):
+    """How road users become known."""
+
+    real = "real"
+    truth = "truth"
+    blind = "blind"
+
+
+Seed = Annotated[int | None, typer.Option(min=0, help="First seed; any integer >= 0.  [default: 0]")]
+Seeds = Annotated[str | None, typer.Option(metavar="A:B", help="Half-open range of seeds, in place of --seed.")]
+Episodes = Annotated[int | None, typer.Option(min=1, help="How many episodes, one seed after the other.")]
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Write the score here too, for machines.")
+]
+Policy = Annotated[str | None, typer.Option(metavar="BUNDLE|idm|random", help="The driver.  [default: the profile's]")]
+Forecaster = Annotated[str | None, typer.Option(metavar="BUNDLE|cv|none", help="The forecaster.")]
+Detector = Annotated[str | None, typer.Option(metavar="BUNDLE", help="One detector for all cameras.")]
+Guard = Annotated[bool, typer.Option("--guard/--no-guard", help="The guard; off in simulation only.")]
+Device = Annotated[DeviceName | None, typer.Option(help="Where networks run; one that is not to be had is an error.")]
+ProfileFile = Annotated[str | None, typer.Option(metavar="FILE", help="Profile to start from.")]
+RunDir = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of sockets and logs.  [default: runs/<time>]")]
+Report = Annotated[Path | None, typer.Option(metavar="DIR", help="Write score.json, report.html and a video here.")]
+View = Annotated[bool, typer.Option("--view", help="Show cameras, tracks and forecasts live in Rerun's viewer.")]
+Inject = Annotated[
+    list[str] | None,
+    typer.Option(metavar="SPEC", help="Faults: node=delay:80ms,drop:5%,freeze:1s@10s,kill@12s (repeatable)."),
+]

@@ -1,0 +1,120 @@
+"""The nodes of a run as data: who they are, what they read and write, how they are configured and in which order."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, Literal
+
+import msgspec
+
+from visuomotor.launch.profile import Profile
+from visuomotor.messages.node import Node
+
+SOURCE = "world"  # the node that closes the loop: simulator, or the vehicle's cameras and actuators
+
+
+class NodeSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One process. ``module`` is "package.module:factory"; the factory takes ``config`` and returns the node.
+
+    ``needs`` are the services it cannot work without; ``restart`` is what the supervisor does when it dies.
+    """
+
+    name: str
+    module: str
+    config: dict[str, Any]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    restart: Literal["never", "on_death"] = "never"
+
+
+def make_table(profile: Profile, *, render: bool | None = None, camera: str = "", run_dir: str = "") -> list[NodeSpec]:
+    """The nodes of a profile, in the order in which they are started; they are stopped in the reverse one.
+
+    ``render`` False leaves the cameras of the simulator off (default: on where something looks at them); ``camera`` is
+    the video source of a vehicle.
+    """
+    cameras = tuple(profile.cameras)
+    looked_at = profile.perception.mode == "real" if render is None else render
+    frames = cameras if looked_at or profile.task == "vehicle" else ()
+    source = _make_vehicle(profile, camera, run_dir) if profile.task == "vehicle" else _make_world(profile, frames)
+    mode = profile.perception.mode
+    sees = {"real": cameras, "truth": ("truth",), "blind": ()}[mode]
+    return [
+        source,
+        NodeSpec(
+            name="perception",
+            module="visuomotor.perception.node:create",
+            config={
+                "cameras": profile.camera_files,
+                "detector": profile.perception.detector,
+                "forecaster": profile.perception.forecaster,
+                "mode": mode,
+                "device": profile.device,
+                "threads": profile.threads,
+            },
+            inputs=(*sees, "vehicle_state"),
+            outputs=(*(("detections",) if mode == "real" else ()), "tracks", "forecast"),
+        ),
+        NodeSpec(
+            name="policy",
+            module="visuomotor.control.policy_node:create",
+            config={"policy": profile.policy, "device": profile.device, "threads": profile.threads},
+            inputs=("vehicle_state", "route", "tracks", "forecast"),
+            outputs=("policy_command",),
+        ),
+        NodeSpec(
+            name="guard",
+            module="visuomotor.control.guard_node:create",
+            config={"enabled": profile.guard},
+            inputs=("policy_command", "vehicle_state", "route", "tracks", "operator"),
+            outputs=("command",),
+        ),
+    ]
+
+
+def _make_world(profile: Profile, frames: tuple[str, ...]) -> NodeSpec:
+    return NodeSpec(
+        name=SOURCE,
+        module="visuomotor.sim.node:create",
+        config={
+            "suite": profile.suite,
+            "split": profile.split,
+            "cameras": profile.camera_files,
+            "render": bool(frames),
+        },
+        inputs=("command",),
+        outputs=(*frames, "vehicle_state", "route", "truth"),
+    )
+
+
+def _make_vehicle(profile: Profile, camera: str, run_dir: str) -> NodeSpec:
+    assert profile.vehicle is not None  # checked by Profile
+    return NodeSpec(
+        name=SOURCE,
+        module="visuomotor.deploy.vehicle.node:create",
+        config={
+            "camera": camera,
+            "calibration": profile.camera_files[0],
+            "vehicle": profile.vehicle.model_dump(),
+            "commands": f"{run_dir}/commands.csv" if run_dir else "",
+        },
+        inputs=("command",),
+        outputs=(*profile.cameras, "vehicle_state", "route"),
+    )
+
+
+def create_node(spec: NodeSpec) -> Node:
+    """Import the module and make the node. Raises ValueError that names the node when the module string is wrong."""
+    module, _, factory = spec.module.partition(":")
+    try:
+        create = getattr(importlib.import_module(module), factory)
+    except ModuleNotFoundError as error:
+        if error.name != module:  # a dependency of the module is missing: that message is the better one
+            raise
+        raise ValueError(f"node {spec.name}: no module '{module}'") from error
+    except AttributeError as error:
+        raise ValueError(
+            f"node {spec.name}: '{module}' has no '{factory}'; expected 'package.module:create'"
+        ) from error
+    node: Node = create(dict(spec.config))
+    return node

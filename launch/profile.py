@@ -1,0 +1,154 @@
+"""What a run consists of, read from a YAML profile and checked as a whole before anything is started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import pydantic
+import yaml
+
+from visuomotor.messages.camera import load_camera
+from visuomotor.messages.services import SERVICES
+
+PROFILES = Path(__file__).parent / "profiles"
+BASELINE_POLICIES = ("idm", "random")
+BASELINE_FORECASTERS = ("cv", "none")
+
+
+class ProfileError(ValueError):
+    """A profile that cannot be used; names the file, the key and what was expected."""
+
+
+class _Strict(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+
+class Perception(_Strict):
+    """How the road users become known. ``truth`` and ``blind`` are for evaluation only."""
+
+    mode: Literal["real", "truth", "blind"] = "real"
+    detector: dict[str, str] = {}  # camera -> bundle
+    forecaster: str = "none"  # bundle, "cv" or "none"
+
+
+class AssumedVehicle(_Strict):
+    """What a bare video does not tell."""
+
+    speed_mps: float = pydantic.Field(ge=0.0, le=70.0)
+    lane_count: int = pydantic.Field(ge=1, le=8)
+    lane_width_m: float = pydantic.Field(ge=2.0, le=6.0)
+    speed_limit_mps: float = pydantic.Field(gt=0.0, le=70.0)
+
+
+class Timeouts(_Strict):
+    """How long to wait before something counts as dead, s."""
+
+    ready_s: float = pydantic.Field(60.0, gt=0.0)
+    step_s: float = pydantic.Field(20.0, gt=0.0)
+    stop_s: float = pydantic.Field(5.0, gt=0.0)
+
+
+class Profile(_Strict):
+    """One run's configuration; ``source`` is the file it came from."""
+
+    source: Path = PROFILES / "drive.yaml"
+    task: Literal["drive", "vehicle"]
+    suite: str
+    split: Literal["train", "tune", "evaluation"] = "evaluation"
+    clock: Literal["lockstep", "realtime"] = "lockstep"
+    cameras: dict[str, Path]
+    perception: Perception
+    policy: str
+    guard: bool = True
+    device: Literal["auto", "cpu", "cuda", "tensorrt"] = "auto"
+    threads: int = pydantic.Field(1, ge=1, le=64)
+    vehicle: AssumedVehicle | None = None
+    timeouts: Timeouts = Timeouts()
+
+    @pydantic.field_validator("cameras")
+    @classmethod
+    def _cameras_are_services(cls, cameras: dict[str, Path]) -> dict[str, Path]:
+        known = [name for name in SERVICES if name.startswith("camera_")]
+        if unknown := sorted(set(cameras) - set(known)):
+            raise ValueError(f"unknown camera {', '.join(unknown)}; expected some of {', '.join(known)}")
+        if not cameras:
+            raise ValueError("expected at least one camera")
+        return cameras
+
+    @pydantic.model_validator(mode="after")
+    def _parts_fit(self) -> Profile:
+        if self.perception.mode == "real" and set(self.perception.detector) != set(self.cameras):
+            cameras, detectors = sorted(self.cameras), sorted(self.perception.detector)
+            raise ValueError(f"perception.detector: expected one for each of {cameras}, got {detectors}")
+        if self.task == "vehicle":
+            if self.vehicle is None:
+                raise ValueError("vehicle: required for task 'vehicle'")
+            if self.perception.mode != "real":
+                raise ValueError(f"perception.mode: on a vehicle there is only 'real', got '{self.perception.mode}'")
+            if not self.guard:
+                raise ValueError("guard: may be switched off in simulation only")
+        elif self.vehicle is not None:
+            raise ValueError(f"vehicle: only for task 'vehicle', not '{self.task}'")
+        return self
+
+    @property
+    def camera_files(self) -> list[str]:
+        """Calibration files in the order of ``cameras``, absolute."""
+        return [str(self.source.parent / path) for path in self.cameras.values()]
+
+    def override(self, **changes: object) -> Profile:
+        """A checked copy with other values; ``perception_mode``, ``forecaster`` and ``detector`` go into perception."""
+        data = self.model_dump()
+        for key, value in changes.items():
+            if value is None:
+                continue
+            if key == "perception_mode":
+                data["perception"]["mode"] = value
+            elif key == "forecaster":
+                data["perception"]["forecaster"] = value
+            elif key == "detector":
+                data["perception"]["detector"] = dict.fromkeys(self.cameras, value)
+            else:
+                data[key] = value
+        return _validate(data, self.source)
+
+
+def load_profile(path: str | Path) -> Profile:
+    """Read a profile given by file, or a shipped one by name ("drive", "vehicle-video"), with its calibrations.
+
+    Raises ProfileError (or ValueError of ``messages.camera``) that names the file, the key and what was expected.
+    """
+    file = Path(path)
+    if not file.suffix and not file.exists():
+        file = PROFILES / f"{path}.yaml"
+    try:
+        data = yaml.safe_load(file.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        shipped = ", ".join(sorted(p.stem for p in PROFILES.glob("*.yaml")))
+        reason = error.strerror if isinstance(error, OSError) else "not text"
+        raise ProfileError(f"{file}: profile cannot be read ({reason}); shipped: {shipped}") from error
+    except yaml.YAMLError as error:
+        place = getattr(error, "problem_mark", None)
+        line = f" in line {place.line + 1}" if place else ""
+        raise ProfileError(f"{file}: not valid YAML{line}: {getattr(error, 'problem', error)}") from error
+    if not isinstance(data, dict):
+        raise ProfileError(f"{file}: expected a mapping of keys, got {type(data).__name__}; is the file truncated?")
+    profile = _validate({**data, "source": file.resolve()}, file)
+    for name, calibration in zip(profile.cameras, profile.camera_files, strict=True):
+        if (found := load_camera(Path(calibration)).name) != name:
+            raise ProfileError(f"{calibration}: camera_name: expected '{name}' as in {file}, got '{found}'")
+    return profile
+
+
+def _validate(data: dict[str, object], file: Path) -> Profile:
+    try:
+        return Profile.model_validate(data)
+    except pydantic.ValidationError as error:
+        problems = []
+        for item in error.errors():
+            key = ".".join(str(part) for part in item["loc"])
+            message = item["msg"].removeprefix("Value error, ")
+            got = "" if item["type"] in ("missing", "value_error") else f", got {item['input']!r}"
+            problems.append(f"{key}: {message}{got}" if key else message)
+        raise ProfileError(f"{file}: " + "; ".join(problems)) from error
