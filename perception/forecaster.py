@@ -1,4 +1,4 @@
-"""What a forecaster is, the ONNX one, and how a profile's name becomes one. Baselines are in ``baseline_forecasters``."""
+"""What a forecaster is, the learned one on ONNX Runtime, and how a profile's name becomes one."""
 
 from __future__ import annotations
 

@@ -17,12 +17,12 @@ MODES = ("real", "truth", "blind")
 
 
 def create(config: dict[str, Any]) -> Node:
-    """Perception from ``cameras`` (YAML paths), ``detector`` (camera name -> bundle), ``forecaster``, ``mode``,
-    ``device``, ``threads``.
+    """The perception node of a process table.
 
-    ``forecaster`` is a bundle, "cv", "kalman" or "none"; ``mode`` is "real", "truth" (tracks from the simulator) or
-    "blind" (no tracks). Raises ValueError that names the key and what was expected.
-    """  # noqa: D205
+    Keys: ``cameras`` (YAML paths), ``detector`` (camera name -> bundle), ``device``, ``threads``, ``forecaster`` and
+    ``mode``. ``forecaster`` is a bundle, "cv", "kalman" or "none"; ``mode`` is "real", "truth" (tracks from the
+    simulator) or "blind" (no tracks). Raises ValueError that names the key and what was expected.
+    """
     mode = config.get("mode", "real")
     if mode not in MODES:
         raise ValueError(f"perception.mode: expected one of {', '.join(MODES)}, got {mode!r}")
