@@ -1,0 +1,195 @@
+"""Labelled images of the simulator (COCO form plus our keys), held decoded in memory, and batches of one size each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from visuomotor.messages.camera import CameraModel, load_camera
+from visuomotor.messages.schema import CLASS_NAMES
+
+PROFILE = Path(__file__).resolve().parents[2] / "launch" / "profiles" / "drive"
+SPLITS = ("train", "val", "test")
+# Below these an object is neither wanted nor wrong: training ignores what lies there. Evaluation asks for 10 px, 30 %.
+MIN_TRAIN_HEIGHT_PX = 7.0
+MIN_TRAIN_VISIBLE = 0.2
+
+
+@dataclass(kw_only=True)
+class Objects:
+    """Labels of one image, N objects; pixels are continuous, pixel i covers [i, i + 1]."""
+
+    class_id: np.ndarray  # int64 [N]
+    box_px: np.ndarray  # float32 [N, 4] x0, y0, x1, y1 of the visible part
+    ground_px: np.ndarray  # float32 [N, 2] image of the footprint's centre
+    angle_rad: np.ndarray  # float32 [N] observation angle: yaw in ego minus the bearing from the camera
+    size_m: np.ndarray  # float32 [N, 2] length, width
+    scale_px: np.ndarray  # float32 [N] how many pixels 1.4 m have at that range: what a pixel error is compared with
+    wanted: np.ndarray  # bool [N]; False: too small or hidden to be learned
+    distance_m: np.ndarray  # float32 [N]
+    visible_share: np.ndarray  # float32 [N]
+    ego_position_m: np.ndarray  # float32 [N, 2]
+
+    def __len__(self) -> int:
+        return len(self.class_id)
+
+    def take(self, index: np.ndarray) -> Objects:
+        """The objects of an index or mask, copied."""
+        return Objects(**{f.name: getattr(self, f.name)[index].copy() for f in fields(self)})
+
+
+@dataclass(kw_only=True)
+class LabelledImage:
+    """One image of a split with what its annotations say."""
+
+    image_id: int
+    file_name: str
+    camera: str
+    episode: int
+    roll_rad: float
+    pitch_rad: float
+    image: np.ndarray  # uint8 [H, W, 3] BGR
+    objects: Objects
+
+
+def load_cameras(data: Path, names: set[str]) -> dict[str, CameraModel]:
+    """Calibrations by camera name: from ``data/cameras/`` if the data set brings its own, else the drive profile's.
+
+    Raises ValueError naming the camera that has none.
+    """
+    cameras = {}
+    for name in sorted(names):
+        paths = [folder / f"{name}.yaml" for folder in (data / "cameras", data, PROFILE)]
+        found = next((path for path in paths if path.is_file()), None)
+        if found is None:
+            raise ValueError(f"{data}: no calibration of {name}: expected one of {', '.join(map(str, paths))}")
+        cameras[name] = load_camera(found)
+    return cameras
+
+
+def read_split(data: Path, split: str, limit: int | None = None) -> list[LabelledImage]:
+    """Decode all images of ``data/split`` (at most ``limit``, evenly chosen) with their objects.
+
+    Raises ValueError that names the file and what was expected of it.
+    """
+    path = data / split / "annotations.json"
+    try:
+        coco: dict[str, Any] = json.loads(path.read_text())
+    except OSError as error:
+        raise ValueError(
+            f"{path}: cannot be read ({error.strerror}); make it with 'visuomotor render drive'"
+        ) from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not valid JSON ({error})") from error
+    for key in ("images", "annotations"):
+        if not isinstance(coco.get(key), list):
+            raise ValueError(f"{path}: {key}: expected a list, got {type(coco.get(key)).__name__}")
+    rows = coco["images"]
+    if limit is not None and limit < len(rows):
+        rows = [rows[i] for i in np.linspace(0, len(rows) - 1, limit).astype(int)]
+    by_image: dict[int, list[dict[str, Any]]] = {}
+    for annotation in coco["annotations"]:
+        by_image.setdefault(annotation["image_id"], []).append(annotation)
+    cameras = load_cameras(data, {row["camera"] for row in rows})
+
+    def read(row: dict[str, Any]) -> LabelledImage:
+        image = cv2.imread(str(path.parent / "images" / row["file_name"]), cv2.IMREAD_COLOR)
+        if image is None or image.shape[:2] != (row["height"], row["width"]):
+            raise ValueError(
+                f"{path.parent / 'images' / row['file_name']}: expected {row['width']}x{row['height']} PNG"
+            )
+        return LabelledImage(
+            image_id=row["id"],
+            file_name=row["file_name"],
+            camera=row["camera"],
+            episode=row.get("episode", 0),
+            roll_rad=float(row["roll_rad"]),
+            pitch_rad=float(row["pitch_rad"]),
+            image=image,
+            objects=read_objects(by_image.get(row["id"], []), cameras[row["camera"]]),
+        )
+
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(read, rows))
+
+
+def read_objects(annotations: list[dict[str, Any]], camera: CameraModel) -> Objects:
+    """COCO annotations of one image, with our keys, to arrays."""
+
+    def column(key: str, width: int) -> np.ndarray:
+        return np.array([a[key] for a in annotations], np.float32).reshape(-1, width)
+
+    box = column("bbox", 4)
+    box[:, 2:] += box[:, :2]
+    class_id = np.array([a["category_id"] - 1 for a in annotations], np.int64)
+    if len(class_id) and not (class_id.min() >= 0 and class_id.max() < len(CLASS_NAMES)):
+        raise ValueError(f"category_id: expected 1..{len(CLASS_NAMES)}, got {sorted(set(class_id + 1))}")
+    position = column("ego_position_m", 2)
+    offset = position - np.array(camera.ego_position_m[:2], np.float32)
+    angle = column("heading_rad", 1)[:, 0] - np.arctan2(offset[:, 1], offset[:, 0])
+    distance = column("distance_m", 1)[:, 0]
+    visible = column("visible_share", 1)[:, 0]
+    height = box[:, 3] - box[:, 1]
+    return Objects(
+        class_id=class_id,
+        box_px=box,
+        ground_px=column("ground_px", 2),
+        angle_rad=np.arctan2(np.sin(angle), np.cos(angle)),
+        size_m=column("size_m", 3)[:, :2],
+        scale_px=1.4 * camera.fy / np.maximum(np.hypot(offset[:, 0], offset[:, 1]), 1.0),
+        wanted=(height >= MIN_TRAIN_HEIGHT_PX) & (visible >= MIN_TRAIN_VISIBLE),
+        distance_m=distance,
+        visible_share=visible,
+        ego_position_m=position,
+    )
+
+
+@dataclass(kw_only=True)
+class Batch:
+    """Images of one size and all their objects in a row; ``image_index`` says which image each belongs to."""
+
+    images: np.ndarray  # uint8 [B, H, W, 3]
+    image_index: np.ndarray  # int64 [M]
+    objects: Objects
+
+
+def make_batch(images: list[np.ndarray], objects: list[Objects]) -> Batch:
+    """Stack images of one size and concatenate their objects."""
+    merged = {f.name: np.concatenate([getattr(o, f.name) for o in objects]) for f in fields(Objects)}
+    index = np.repeat(np.arange(len(objects)), [len(o) for o in objects])
+    return Batch(images=np.stack(images), image_index=index, objects=Objects(**merged))
+
+
+def group_by_size(images: list[LabelledImage]) -> list[list[LabelledImage]]:
+    """Images of equal size together, largest size first."""
+    groups: dict[tuple[int, ...], list[LabelledImage]] = {}
+    for image in images:
+        groups.setdefault(image.image.shape, []).append(image)
+    return [groups[shape] for shape in sorted(groups, reverse=True)]
+
+
+def epoch_order(
+    groups: list[list[LabelledImage]], batch: int, rng: np.random.Generator
+) -> Iterator[list[LabelledImage]]:
+    """Every image once, in random batches of one size each; batch sizes grow for smaller images.
+
+    ``batch`` is that of the largest images; smaller ones come in batches of about as many pixels, at most double.
+    """
+    batches: list[list[LabelledImage]] = []
+    largest = max((g[0].image.size for g in groups), default=1)
+    for group in groups:
+        count = batch * min(2, max(1, round(largest / group[0].image.size)))
+        order = rng.permutation(len(group))
+        chunks = [order[i : i + count] for i in range(0, len(order), count)]
+        if len(chunks) > 1 and len(chunks[-1]) < count // 2:
+            chunks.pop()  # too few for batch statistics; the next epoch draws anew
+        batches += [[group[i] for i in chunk] for chunk in chunks]
+    for i in rng.permutation(len(batches)):
+        yield batches[i]
