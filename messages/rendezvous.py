@@ -1,0 +1,195 @@
+"""How the processes of a run find each other, so that nothing published after ``ready`` is lost.
+
+Each node binds its publishers and says hello to the supervisor: what it reads and publishes, and the schema it has of
+each service. When all have, the supervisor checks that they fit and sends everybody the wiring, or refuses with the
+reason. Then each connects its subscribers, all publishers send probes, and who has heard every publisher it reads says
+so. When all have, the supervisor lets them go.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import zmq
+
+from visuomotor.messages.bus import Publisher, Subscriber
+from visuomotor.messages.node import Node
+from visuomotor.messages.wiring import NodeWiring, RunPlace, Wiring, WiringError, wire_node
+
+PROBE_INTERVAL_S = 0.02
+MAX_BYTES = 1 << 20
+
+
+class HandshakeError(RuntimeError):
+    """The processes of a run did not get together; names those that are missing."""
+
+
+class _Hello(msgspec.Struct, tag=True):
+    node: NodeWiring
+
+
+class _Connected(msgspec.Struct, tag=True):
+    name: str
+
+
+class _Wired(msgspec.Struct, tag=True):
+    wiring: Wiring
+
+
+class _Go(msgspec.Struct, tag=True):
+    pass
+
+
+class _Refused(msgspec.Struct, tag=True):
+    text: str
+
+
+_FROM_NODE = msgspec.msgpack.Decoder(_Hello | _Connected)
+_FROM_SUPERVISOR = msgspec.msgpack.Decoder(_Wired | _Go | _Refused)
+
+
+class Rendezvous:
+    """The supervisor's end."""
+
+    def __init__(self, context: zmq.Context[Any], place: RunPlace, own: NodeWiring, names: tuple[str, ...]) -> None:
+        self.own = own
+        self.names = names
+        self.wiring: Wiring | None = None
+        self.refused = ""
+        self._hello: dict[str, NodeWiring] = {}
+        self._connected: set[str] = set()
+        self._route: dict[str, bytes] = {}
+        self._gone = False
+        self._socket = context.socket(zmq.ROUTER)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_BYTES)
+        self._socket.setsockopt(zmq.LINGER, 300)
+        self._socket.bind(place.rendezvous)
+
+    def missing(self) -> dict[str, str]:
+        """Node -> what it has still to do."""
+        doing = {n: "connecting" if n in self._hello else "starting" for n in self.names if n not in self._connected}
+        return {} if self._gone else doing
+
+    def poll(self, timeout_s: float) -> None:
+        """Take in what nodes say and answer. Raises WiringError when they do not fit together."""
+        wait_ms = int(timeout_s * 1e3)
+        while self._socket.poll(wait_ms):
+            wait_ms = 0
+            parts = self._socket.recv_multipart()
+            try:
+                said = _FROM_NODE.decode(parts[-1])
+            except msgspec.MsgspecError:
+                continue  # not one of ours
+            name = said.node.name if isinstance(said, _Hello) else said.name
+            if name not in self.names:
+                self._answer(parts[0], _Refused(f"{name}: not a node of this run; expected {', '.join(self.names)}"))
+                continue
+            self._route[name] = parts[0]
+            if isinstance(said, _Hello):
+                self._greet(said.node)
+            else:
+                self._connected.add(name)
+
+    def _greet(self, node: NodeWiring) -> None:
+        again = self.wiring is not None
+        self._hello[node.name] = node
+        if len(self._hello) < len(self.names):
+            return
+        wiring = Wiring({self.own.name: self.own, **{n: self._hello[n] for n in self.names}})
+        try:
+            wiring.check()
+        except WiringError as error:
+            for name in [node.name] if again else self.names:
+                self._answer(self._route[name], _Refused(str(error)))
+            if again:
+                return  # a restarted node does not fit: the others go on
+            raise
+        self.wiring = wiring
+        for name in [node.name] if again else self.names:
+            self._answer(self._route[name], _Wired(wiring))
+        if again and self._gone:
+            self._answer(self._route[node.name], _Go())  # the others publish already: nothing to wait for
+
+    def go(self) -> None:
+        """Let everybody start."""
+        self._gone = True
+        for name in self.names:
+            self._answer(self._route[name], _Go())
+
+    def _answer(self, route: bytes, message: msgspec.Struct) -> None:
+        self._socket.send_multipart([route, msgspec.msgpack.encode(message)])
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+
+def join(
+    context: zmq.Context[Any],
+    place: RunPlace,
+    node: Node,
+    publisher: Publisher,
+    stopped: Callable[[], bool],
+    timeout_s: float,
+) -> tuple[Wiring, Subscriber] | None:
+    """A node's end: warm up, and be connected to the whole run; None when stopped meanwhile.
+
+    Raises WiringError when the run refuses the node, HandshakeError when it does not get together in ``timeout_s``.
+    """
+    socket = context.socket(zmq.DEALER)
+    socket.setsockopt(zmq.MAXMSGSIZE, MAX_BYTES)
+    socket.setsockopt(zmq.LINGER, 300)
+    subscriber: Subscriber | None = None
+    joined = False
+    try:
+        socket.connect(place.rendezvous)
+        own = wire_node(node)
+        socket.send(msgspec.msgpack.encode(_Hello(own)))
+        node.warm_up()
+        wiring: Wiring | None = None
+        connected = False
+        deadline = time.monotonic() + timeout_s
+        while not stopped():
+            if time.monotonic() > deadline:
+                raise HandshakeError(f"{node.name}: {_waiting_for(wiring, subscriber)} after {timeout_s:.0f} s")
+            if socket.poll(int(PROBE_INTERVAL_S * 1e3)):
+                said = _FROM_SUPERVISOR.decode(socket.recv())
+                if isinstance(said, _Refused):
+                    raise WiringError(f"{node.name}: {said.text}")
+                if isinstance(said, _Wired):
+                    wiring = said.wiring
+                    subscriber = Subscriber(context, place, sources_of(own, wiring))
+                elif wiring is not None and subscriber is not None:
+                    joined = True
+                    return wiring, subscriber
+            if wiring is None or subscriber is None:
+                continue
+            publisher.probe()
+            subscriber.poll(0.0)
+            if not subscriber.unheard and not connected:
+                connected = True
+                socket.send(msgspec.msgpack.encode(_Connected(node.name)))
+        return None
+    finally:
+        if subscriber is not None and not joined:
+            subscriber.close()
+        socket.close()
+
+
+def sources_of(reader: NodeWiring, wiring: Wiring) -> dict[str, list[str]]:
+    """Service -> nodes to subscribe to. Control comes from the supervisor alone, unless the node declares it itself."""
+    sources: dict[str, list[str]] = {}
+    for source in reader.inputs:
+        names = [name for name in wiring.publishers(source.service) if name != reader.name]
+        if names:
+            sources[source.service] = names
+    return sources
+
+
+def _waiting_for(wiring: Wiring | None, subscriber: Subscriber | None) -> str:
+    if wiring is None or subscriber is None:
+        return "the other nodes of the run have not all come"
+    return "heard nothing of " + ", ".join(sorted(f"{service} from {name}" for service, name in subscriber.unheard))
