@@ -98,7 +98,9 @@ class Car:
     def _build(self, x_m: float, y_m: float, yaw_rad: float) -> int:
         client = self._client
         wheel = client.createCollisionShape(pybullet.GEOM_SPHERE, radius=WHEEL_RADIUS_M)
-        knuckle = client.createCollisionShape(pybullet.GEOM_SPHERE, radius=0.25)  # gives it an inertia, collides with nothing
+        knuckle = client.createCollisionShape(
+            pybullet.GEOM_SPHERE, radius=0.25
+        )  # gives it an inertia, collides with nothing
         half = (VEHICLE.length_m / 2 - 0.1, VEHICLE.width_m / 2, 0.35)
         chassis = client.createCollisionShape(pybullet.GEOM_BOX, halfExtents=half)
         front, side, down = VEHICLE.wheelbase_m / 2, TRACK_M / 2, WHEEL_RADIUS_M - CENTRE_HEIGHT_M
@@ -136,11 +138,8 @@ class Car:
                 angularDamping=0.0,
                 jointDamping=0.0,
                 maxJointVelocity=_FREE_SPIN_RADPS,  # the default clamps wheels at 100 rad/s
-                lateralFriction=TYRE_FRICTION,
-                rollingFriction=0.0,
-                spinningFriction=0.0,
-                restitution=0.0,
             )
+            client.changeDynamics(body, link, lateralFriction=TYRE_FRICTION)  # is ignored in the call above
         for link in (-1, *_KNUCKLES):
             client.setCollisionFilterGroupMask(body, link, 0, 0)
         client.changeDynamics(body, -1, activationState=pybullet.ACTIVATION_STATE_DISABLE_SLEEPING)

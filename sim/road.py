@@ -50,7 +50,12 @@ def random_road(rng: np.random.Generator) -> RoadParameters:
         if arc == 0.0:  # two clothoids alone turn too far: flatten them
             curvature = sign * min(abs(curvature), sweep / clothoid)
         straight = rng.uniform(0.0, 1.0) ** 2 * 160.0
-        segments += [(clothoid, 0.0, curvature), (arc, curvature, curvature), (clothoid, curvature, 0.0), (straight, 0.0, 0.0)]
+        segments += [
+            (clothoid, 0.0, curvature),
+            (arc, curvature, curvature),
+            (clothoid, curvature, 0.0),
+            (straight, 0.0, 0.0),
+        ]
         heading += curvature * (clothoid + arc)
         done += 2 * clothoid + arc + straight
     return RoadParameters(lane_count=lane_count, length_m=length, speed_limit_mps=limit, segments=tuple(segments))
@@ -98,7 +103,9 @@ class Road:
 
         def simpson(function: np.ufunc) -> np.ndarray:
             ends_ = function(heading - heading_0)
-            return np.concatenate([[0.0], np.cumsum((ends_[:-1] + 4 * function(middle - heading_0) + ends_[1:]) / (6 * fine))])
+            return np.concatenate(
+                [[0.0], np.cumsum((ends_[:-1] + 4 * function(middle - heading_0) + ends_[1:]) / (6 * fine))]
+            )
 
         xy = np.stack([simpson(np.cos), simpson(np.sin)], axis=1)
         self.line_s_m = np.arange(count) - LEAD_IN_M
