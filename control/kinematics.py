@@ -13,7 +13,7 @@ from visuomotor.control.config import ENVELOPE, VEHICLE
 
 Numbers = float | npt.NDArray[np.floating]
 
-SPEED_FLOOR_MPS = 2.0
+SPEED_FLOOR_MPS = 5.0  # below, the law steers as at this speed: a lane change in a queue must not saw at the wheel
 
 
 class LaneKeeping(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,7 +23,7 @@ class LaneKeeping(msgspec.Struct, frozen=True, kw_only=True):
     acceleration are bounded so that a lane change of 3.5 m takes 3 to 4 s at 1.5 m/s2 or less.
     """
 
-    delay_s: float = 0.2  # from measurement to the wheels: one tick of computation and the actuator's lag
+    delay_s: float = 0.15  # from measurement to the wheels: one tick of computation and the actuator's lag
     error_time_s: float = 0.9
     course_time_s: float = 0.4
     max_lateral_velocity_mps: float = 1.6

@@ -1,0 +1,91 @@
+"""Whether the car is about to run into a track, and how hard it would have to brake: the guard's geometry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+
+from visuomotor.control.config import VEHICLE
+from visuomotor.control.inputs import DriveInputs
+from visuomotor.control.kinematics import curvature_for_steering
+
+
+class CollisionSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How far and how sharply the guard looks ahead."""
+
+    horizon_s: float = 3.0
+    step_s: float = 0.1
+    arc_s: float = 0.5  # the commanded curvature is believed this long, then the course is
+    lateral_s: float = 1.5  # lateral motion of car and tracks is extrapolated this long, then held
+    delay_s: float = 0.2  # until brakes bite
+    margin_m: float = 0.5  # bumper to bumper at the end
+    side_margin_m: float = 0.1
+    min_age_s: float = 0.25  # younger tracks may be ghosts
+    max_unseen_s: float = 0.35  # longer unseen ones are guesses
+
+
+COLLISION = CollisionSettings()
+
+
+@dataclass(frozen=True)
+class Threat:
+    """The worst conflict on the predicted path: the deceleration it requires, and when contact comes at present speed."""
+
+    required_mps2: float = 0.0
+    time_s: float = float("inf")
+    slot: int = -1
+
+
+def find_threat(
+    inputs: DriveInputs,
+    steering_angle_rad: float,
+    age_s: np.ndarray,
+    settings: CollisionSettings = COLLISION,
+) -> Threat:
+    """The track of the one world of ``inputs`` (B = 1) that requires the hardest braking, if any does.
+
+    The car goes on along its arc and then its course, relative to the road; tracks keep their velocity in road
+    coordinates. Passing before a crossing object, or after it, is no conflict. ``age_s`` [N] is the tracks' age.
+    """
+    scene = inputs.scene
+    speed = float(max(inputs.speed_mps[0], 0.0))
+    solid = scene.present[0] & (age_s >= settings.min_age_s) & (inputs.track_unseen_s[0] <= settings.max_unseen_s)
+    # What overlaps lengthwise is beside the car, not ahead of it.
+    slots = np.flatnonzero(solid & (scene.s_m[0] > 0.0) & (scene.gap_ahead_m[0] > -1.0))
+    if not len(slots) or speed < 0.1:
+        return Threat()
+    time = np.arange(settings.step_s, settings.horizon_s + 1e-6, settings.step_s)
+    sideways = np.minimum(time, settings.lateral_s)
+    bend = float(curvature_for_steering(steering_angle_rad)) - float(scene.curvature_pm[0])
+    arc = np.minimum(time, settings.arc_s)
+    turned = bend * speed * speed * (0.5 * arc * arc + arc * np.maximum(sideways - arc, 0.0))
+    ego_d = scene.ego_d_m[0] + scene.lateral_velocity_mps[0] * sideways + turned
+
+    gap = np.maximum(scene.gap_ahead_m[0, slots], 0.0)
+    along = scene.s_speed_mps[0, slots]
+    d = scene.d_m[0, slots, None] + scene.d_speed_mps[0, slots, None] * sideways
+    reach = scene.half_d_m[0, slots, None] + VEHICLE.width_m / 2 + settings.side_margin_m
+    abreast = np.abs(d - ego_d) < reach
+    closing = speed - along
+    past = closing[:, None] * time - gap[:, None]  # how far the front bumper is past the near end
+    length = VEHICLE.length_m + 2.0 * scene.half_s_m[0, slots]
+    hit = abreast & (past > 0.0) & (past < length[:, None])
+    found = hit.any(axis=1)
+    if not found.any():
+        return Threat()
+    contact = time[hit.argmax(axis=1)]
+    room = np.maximum(gap - settings.margin_m - np.maximum(closing, 0.0) * settings.delay_s, 0.05)
+    stop_short = np.square(np.maximum(closing, 0.0)) / (2.0 * room)
+    # A crossing object may have left by the time a slower car arrives.
+    steps = len(time)
+    last = steps - 1 - abreast[:, ::-1].argmax(axis=1)
+    clear = time[last] + settings.step_s
+    braking = np.maximum(clear - settings.delay_s, 0.05)
+    arrive_late = 2.0 * np.maximum(closing * clear - gap + settings.margin_m, 0.0) / np.square(braking)
+    leaves = last < steps - 1
+    required = np.where(leaves, np.minimum(stop_short, arrive_late), stop_short)
+    required = np.where(found, required, 0.0)
+    worst = int(required.argmax())
+    return Threat(float(required[worst]), float(contact[worst]), int(slots[worst]))

@@ -1,0 +1,170 @@
+"""The guard as a node: policy_command in, command out, on each policy command and at least once per period."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from visuomotor.control.action import CONTROL_PERIOD_S
+from visuomotor.control.guard import Guard, GuardSettings, GuardSituation
+from visuomotor.control.inputs import AGENTS_MAX, DriveInputs, inputs_from_messages
+from visuomotor.messages.node import Input, Inputs, Sample, Tick
+from visuomotor.messages.schema import (
+    Command,
+    Episode,
+    Header,
+    Message,
+    Operator,
+    PolicyCommand,
+    Route,
+    Tracks,
+    VehicleState,
+)
+
+
+class GuardNode:
+    """Runs ``Guard`` once per policy command; in realtime also when none came for 1.5 periods."""
+
+    name = "guard"
+    inputs = (
+        Input("policy_command", trigger=True),
+        Input("vehicle_state"),
+        Input("route"),
+        Input("tracks"),
+        Input("operator", optional=True),
+    )
+    outputs = ("command",)
+    period_s: float | None = 1.5 * CONTROL_PERIOD_S
+
+    def __init__(self, settings: GuardSettings | None = None) -> None:
+        self._guard = Guard(settings)
+        self._last_t_ns: int | None = None
+
+    @property
+    def guard(self) -> Guard:
+        """The core."""
+        return self._guard
+
+    def warm_up(self) -> None:
+        """Nothing to load: the first step is as fast as the rest."""
+
+    def reset(self, episode: Episode) -> None:
+        """Forget the last episode; the guard is engaged or latched as configured."""
+        self._guard.reset()
+        self._last_t_ns = None
+
+    def step(self, tick: Tick, inputs: Inputs) -> Mapping[str, Message]:
+        """One command, always: a guard that does not know what to do brakes."""
+        elapsed = CONTROL_PERIOD_S if self._last_t_ns is None else (tick.t_ns - self._last_t_ns) * 1e-9
+        self._last_t_ns = tick.t_ns
+        decision = self._guard.step(
+            self._situation(inputs, min(max(elapsed, CONTROL_PERIOD_S), 2.0 * CONTROL_PERIOD_S))
+        )
+        return {
+            "command": Command(
+                header=Header(valid=True),
+                acceleration_mps2=decision.acceleration_mps2,
+                steering_angle_rad=decision.steering_angle_rad,
+                causes=decision.causes,
+                latched=decision.latched,
+            )
+        }
+
+    def _situation(self, inputs: Inputs, dt_s: float) -> GuardSituation:
+        wanted = inputs.get_message("policy_command", PolicyCommand)
+        vehicle = inputs.get_message("vehicle_state", VehicleState)
+        route = inputs.get_message("route", Route)
+        tracks = inputs.get_message("tracks", Tracks) if self._fresh(inputs["tracks"]) else None
+        vehicle_ok = vehicle is not None and self._fresh(inputs["vehicle_state"]) and _is_finite(vehicle)
+        driving: DriveInputs | None = None
+        age = np.zeros(AGENTS_MAX)
+        if vehicle is not None and vehicle_ok and route is not None and self._fresh(inputs["route"]):
+            driving, age = _gather(vehicle, route, tracks)
+        return GuardSituation(
+            command=None if wanted is None else (wanted.acceleration_mps2, wanted.steering_angle_rad),
+            command_valid=wanted is not None and wanted.header.valid,
+            command_age_s=inputs["policy_command"].age_s,
+            vehicle_ok=vehicle_ok,
+            inputs=driving,
+            speed_mps=vehicle.speed_mps if vehicle is not None and vehicle_ok else 0.0,
+            track_age_s=age,
+            operator=tuple(word.kind for word in inputs.drain("operator", Operator)),
+            dt_s=dt_s,
+        )
+
+    def _fresh(self, sample: Sample) -> bool:
+        return sample.valid and sample.age_s <= self._guard.settings.heartbeat_s
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+def _is_finite(vehicle: VehicleState) -> bool:
+    values = (
+        vehicle.speed_mps,
+        vehicle.acceleration_mps2,
+        vehicle.yaw_rate_radps,
+        vehicle.steering_angle_rad,
+        vehicle.odom_x_m,
+        vehicle.odom_y_m,
+        vehicle.odom_yaw_rad,
+    )
+    return bool(np.isfinite(values).all())
+
+
+def _gather(vehicle: VehicleState, route: Route, tracks: Tracks | None) -> tuple[DriveInputs | None, np.ndarray]:
+    """Inputs of the core and the age of each track slot; tracks that are not finite are left out."""
+    if len(route.odom_reference_m) < 2 or not np.isfinite(route.odom_reference_m).all():
+        return None, np.zeros(AGENTS_MAX)
+    if tracks is not None:
+        tracks = _sane(tracks)
+    driving = inputs_from_messages(vehicle, route, tracks, None)
+    age = np.zeros(AGENTS_MAX)
+    if tracks is not None:
+        ages = dict(zip(tracks.track_id.tolist(), tracks.age_s.tolist(), strict=True))
+        for slot in np.flatnonzero(driving.track_present[0]):
+            age[slot] = ages[int(driving.track_id[0, slot])]
+    return driving, age
+
+
+def _sane(tracks: Tracks) -> Tracks:
+    numbers = np.concatenate(
+        [
+            tracks.odom_position_m,
+            tracks.odom_velocity_mps,
+            tracks.size_m,
+            tracks.odom_heading_rad[:, None],
+            tracks.age_s[:, None],
+            tracks.unseen_s[:, None],
+        ],
+        axis=1,
+    )
+    keep = np.isfinite(numbers).all(axis=1)
+    if keep.all():
+        return tracks
+    rows = {
+        field: value[keep]
+        for field in tracks.__struct_fields__
+        if isinstance(value := getattr(tracks, field), np.ndarray)
+    }
+    return msgspec.structs.replace(tracks, **rows)
+
+
+def create(config: dict[str, Any]) -> GuardNode:
+    """Node from ``GuardSettings`` fields. Raises ValueError that names a wrong key."""
+    try:
+        return GuardNode(msgspec.convert(config, GuardSettings, strict=True)) if _known(config) else GuardNode()
+    except msgspec.ValidationError as error:
+        raise ValueError(f"guard: {error}") from error
+
+
+def _known(config: dict[str, Any]) -> bool:
+    unknown = set(config) - set(GuardSettings.__struct_fields__)
+    if unknown:
+        raise ValueError(
+            f"guard: unknown key {sorted(unknown)[0]!r}; expected {', '.join(GuardSettings.__struct_fields__)}"
+        )
+    return bool(config)
