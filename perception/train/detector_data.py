@@ -24,7 +24,11 @@ MIN_TRAIN_VISIBLE = 0.2
 
 @dataclass(kw_only=True)
 class Objects:
-    """Labels of one image, N objects; pixels are continuous, pixel i covers [i, i + 1]."""
+    """Labels of one image, N objects; pixels are continuous, pixel i covers [i, i + 1].
+
+    Boxes of masks come that way; ``ground_px`` follows ``CameraModel`` in the files and in messages, where the centre
+    of pixel i is i, and is half a pixel more here, so that a flip is one formula for both.
+    """
 
     class_id: np.ndarray  # int64 [N]
     box_px: np.ndarray  # float32 [N, 4] x0, y0, x1, y1 of the visible part
@@ -140,7 +144,7 @@ def read_objects(annotations: list[dict[str, Any]], camera: CameraModel) -> Obje
     return Objects(
         class_id=class_id,
         box_px=box,
-        ground_px=column("ground_px", 2),
+        ground_px=column("ground_px", 2) + np.float32(0.5),
         angle_rad=np.arctan2(np.sin(angle), np.cos(angle)),
         size_m=column("size_m", 3)[:, :2],
         scale_px=1.4 * camera.fy / np.maximum(np.hypot(offset[:, 0], offset[:, 1]), 1.0),

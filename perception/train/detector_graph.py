@@ -60,7 +60,7 @@ class DetectorGraph(nn.Module):
     def forward(self, frame: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Boxes [B, K, 4], scores, classes [B, K], ground points, headings, sizes [B, K, 2] and counts [B].
 
-        Entries past the count have score 0.
+        Entries past the count are all zero.
         """
         raw = self.model(frame.permute(0, 3, 1, 2).float())
         score, class_map = raw[:, CLASS].amax(1, keepdim=True), raw[:, CLASS].argmax(1)
@@ -74,15 +74,16 @@ class DetectorGraph(nn.Module):
         kept = logit.sigmoid() * suppress(found.box_px, class_id)
         kept, order = kept.topk(OUTPUTS, dim=1)
 
-        def pick(values: Tensor) -> Tensor:
-            return values.gather(1, order[..., None].expand(-1, -1, values.shape[2]))
-
         present = (kept >= MIN_SCORE).float()
+
+        def pick(values: Tensor) -> Tensor:
+            return values.gather(1, order[..., None].expand(-1, -1, values.shape[2])) * present[..., None]
+
         return (
             pick(found.box_px),
             kept * present,
-            class_id.gather(1, order),
-            pick(found.ground_px),
+            class_id.gather(1, order) * present.to(torch.int64),
+            pick(found.ground_px - 0.5),  # pixel centres as in CameraModel
             pick(found.heading),
             pick(found.size_m),
             present.sum(1).to(torch.int64),

@@ -153,7 +153,9 @@ def detector_loss(
         _, ciou = paired_iou(found.box_px, t.box_px[owner])
         terms["box"] = ((1.0 - ciou) * share).sum()
         off = (found.ground_px - t.ground_px[owner]).abs() / t.scale_px[owner][:, None].clamp(min=4.0)
-        terms["ground"] = (off.clamp(max=3.0).sum(-1) * share).sum()
+        # A ground point beside or behind the camera projects to nowhere useful: no more than 4 m of it count.
+        off = torch.where((off < 3.0).all(-1, keepdim=True), off, torch.zeros_like(off))
+        terms["ground"] = (off.sum(-1) * share).sum()
         # On the raw values: the normalisation of ``decode`` has no useful gradient near zero, where training starts.
         turned = (raw[image, location][:, HEADING] - t.heading[owner]).square().sum(-1)
         terms["heading"] = (turned * share * (t.class_id[owner] != CONE)).sum()

@@ -1,0 +1,184 @@
+"""Run time of the detector: one frame in, objects with metric positions in ``ego_`` out. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from visuomotor.deploy.runtime.bundle import META_FILE, Bundle, BundleError, load_bundle
+from visuomotor.deploy.runtime.session import Session, make_session
+from visuomotor.messages.camera import CameraModel, rotation
+from visuomotor.messages.schema import CLASS_NAMES, Detections
+
+MAX_RANGE_M = 120.0  # a ground point this close to the horizon says nothing about range
+
+
+@dataclass(frozen=True, kw_only=True)
+class CameraDetections:
+    """Objects found in one frame, N of them by falling score; all arrays but ``class_id`` float32."""
+
+    class_id: np.ndarray  # int32 [N]
+    score: np.ndarray  # [N]
+    box_px: np.ndarray  # [N, 4] x0, y0, x1, y1
+    ground_px: np.ndarray  # [N, 2] image of the footprint's centre
+    ego_position_m: np.ndarray  # [N, 2]
+    ego_covariance_m2: np.ndarray  # [N, 2, 2]
+    heading_rad: np.ndarray  # [N] yaw in ego
+    size_m: np.ndarray  # [N, 2] length, width
+
+    def __len__(self) -> int:
+        return len(self.class_id)
+
+
+class PositionSigma:
+    """Standard deviation of a position along and across the viewing ray, by range from the camera.
+
+    What the network gets wrong was fitted on validation images and is stored in the bundle; what an attitude that is
+    wrong by ``attitude_sigma_rad`` adds follows from geometry: the ground point moves by (h^2 + r^2) / h per radian.
+    """
+
+    def __init__(self, table: Mapping[str, Sequence[float]], camera_height_m: float, attitude_sigma_rad: float) -> None:
+        self._range, self._along, self._across = (
+            np.asarray(table[key], np.float64) for key in ("range_m", "along_m", "across_m")
+        )
+        if not len(self._range) or not len(self._range) == len(self._along) == len(self._across):
+            raise ValueError(f"position sigma: expected columns of equal length, got {dict(table)!r}")
+        self._height_m = max(camera_height_m, 0.1)
+        self._attitude_sigma_rad = attitude_sigma_rad
+
+    def along_across(self, range_m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Sigmas [N], [N] in metres at ranges [N]; past the last fitted range they grow with its square, linearly."""
+        past = np.maximum(range_m / self._range[-1], 1.0)
+        along = np.interp(range_m, self._range, self._along) * past**2
+        across = np.interp(range_m, self._range, self._across) * past
+        tilt = (self._height_m**2 + range_m**2) / self._height_m * self._attitude_sigma_rad
+        return np.hypot(along, tilt), across
+
+
+class Detector:
+    """A detector bundle on one camera.
+
+    Raises BundleError when the bundle was made for another image size or other classes.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle | Path | str,
+        camera: CameraModel,
+        device: str = "auto",
+        threads: int = 1,
+        *,
+        session: Session | None = None,
+        attitude_sigma_rad: float = 0.001,
+    ) -> None:
+        self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle, "detector")
+        self.camera = camera
+        meta, file = self.bundle.meta, self.bundle.path / META_FILE
+        if meta.class_names != CLASS_NAMES:
+            raise BundleError(f"{file}: class_names: expected {CLASS_NAMES}, got {meta.class_names}")
+        expected = (1, camera.height, camera.width, 3)
+        shape = next((spec.shape for spec in meta.inputs if spec.name == "frame"), None)
+        if shape != expected:
+            raise BundleError(f"{file}: inputs.frame.shape: expected {expected} for {camera.name}, got {shape}")
+        limits: dict[str, Any] = self.bundle.get_extra("score_threshold", dict)
+        if set(limits) != set(CLASS_NAMES):
+            raise BundleError(f"{file}: extra.score_threshold: expected one per class, got {sorted(limits)}")
+        self.score_threshold = np.array([limits[name] for name in CLASS_NAMES], np.float32)
+        try:
+            table = self.bundle.get_extra("position_sigma", dict)
+            self.sigma = PositionSigma(table, camera.ego_position_m[2], attitude_sigma_rad)
+        except (ValueError, KeyError, TypeError) as error:
+            raise BundleError(f"{file}: extra.position_sigma: {error}") from error
+        self.session = session or make_session(self.bundle, device=device, threads=threads)
+
+    def infer(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        """The graph's outputs for one BGR frame uint8 [H, W, 3], cut to their count (the scores fall to MIN_SCORE)."""
+        if image.shape != (self.camera.height, self.camera.width, 3) or image.dtype != np.uint8:
+            expected = f"uint8 {self.camera.height}x{self.camera.width}x3"
+            raise ValueError(f"{self.camera.name}: expected {expected}, got {image.dtype} {image.shape}")
+        outputs = self.session.run({"frame": np.ascontiguousarray(image)[None]})
+        count = int(outputs.pop("count"))
+        return {name: value[:count] for name, value in outputs.items()}
+
+    def detect(self, image: np.ndarray, roll_rad: float = 0.0, pitch_rad: float = 0.0) -> CameraDetections:
+        """Objects that score at least their class's threshold and stand on the ground within ``MAX_RANGE_M``."""
+        found = self.infer(image)
+        return self.place(found, roll_rad, pitch_rad)
+
+    def place(self, found: Mapping[str, np.ndarray], roll_rad: float, pitch_rad: float) -> CameraDetections:
+        """Threshold the output of ``infer`` and put it on the ground, with the body's attitude."""
+        position = self.camera.ground(found["ground_px"], roll_rad, pitch_rad)
+        origin = (rotation(roll_rad, pitch_rad, 0.0) @ np.asarray(self.camera.ego_position_m))[:2]
+        ray = position - origin
+        range_m = np.hypot(ray[:, 0], ray[:, 1])
+        keep = found["score"] >= self.score_threshold[found["class_id"]]
+        keep &= np.isfinite(range_m) & (range_m <= MAX_RANGE_M)
+        position, ray, range_m = position[keep], ray[keep], range_m[keep]
+        along, across = self.sigma.along_across(range_m)
+        unit = ray / np.maximum(range_m, 1e-3)[:, None]
+        normal = np.stack([-unit[:, 1], unit[:, 0]], axis=1)
+        covariance = (along**2)[:, None, None] * unit[:, :, None] * unit[:, None, :]
+        covariance = covariance + (across**2)[:, None, None] * normal[:, :, None] * normal[:, None, :]
+        heading = np.arctan2(found["heading"][keep, 0], found["heading"][keep, 1]) + np.arctan2(ray[:, 1], ray[:, 0])
+        return CameraDetections(
+            class_id=found["class_id"][keep].astype(np.int32),
+            score=found["score"][keep],
+            box_px=found["box_px"][keep],
+            ground_px=found["ground_px"][keep],
+            ego_position_m=position.astype(np.float32),
+            ego_covariance_m2=covariance.astype(np.float32),
+            heading_rad=np.arctan2(np.sin(heading), np.cos(heading)).astype(np.float32),
+            size_m=found["size_m"][keep],
+        )
+
+
+def make_detectors(
+    bundles: Mapping[str, Bundle | Path | str],
+    cameras: Mapping[str, CameraModel],
+    device: str = "auto",
+    threads: int = 1,
+    attitude_sigma_rad: float = 0.001,
+) -> dict[str, Detector]:
+    """One detector per camera that has a bundle; cameras with the same bundle share one session.
+
+    Raises ValueError for a bundle whose camera is unknown.
+    """
+    if unknown := sorted(set(bundles) - set(cameras)):
+        raise ValueError(
+            f"detector: no camera named {', '.join(unknown)}; expected some of {', '.join(sorted(cameras))}"
+        )
+    loaded: dict[Path, tuple[Bundle, Session]] = {}
+    detectors = {}
+    for name, source in bundles.items():
+        bundle = source if isinstance(source, Bundle) else load_bundle(source, "detector")
+        if bundle.path not in loaded:
+            loaded[bundle.path] = (bundle, make_session(bundle, device=device, threads=threads))
+        bundle, session = loaded[bundle.path]
+        detectors[name] = Detector(bundle, cameras[name], session=session, attitude_sigma_rad=attitude_sigma_rad)
+    return detectors
+
+
+def merge_detections(found: Mapping[str, CameraDetections]) -> Detections:
+    """One message of what several cameras found in the same tick; nothing found is a valid message too."""
+    names, parts = tuple(found), list(found.values())
+
+    def join(field: str, dtype: str, *shape: int) -> np.ndarray:
+        arrays = [getattr(part, field) for part in parts]
+        return np.concatenate(arrays).astype(dtype) if arrays else np.zeros((0, *shape), dtype)
+
+    return Detections(
+        cameras=names,
+        camera_index=np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in parts]),
+        class_id=join("class_id", "int32"),
+        score=join("score", "float32"),
+        box_px=join("box_px", "float32", 4),
+        ground_px=join("ground_px", "float32", 2),
+        ego_position_m=join("ego_position_m", "float32", 2),
+        ego_covariance_m2=join("ego_covariance_m2", "float32", 2, 2),
+        heading_rad=join("heading_rad", "float32"),
+        size_m=join("size_m", "float32", 2),
+    )

@@ -1,0 +1,92 @@
+"""The detector as a node: camera frames and vehicle state in, one detections message for all cameras out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from visuomotor.messages.camera import CameraModel, load_camera
+from visuomotor.messages.node import Input, Inputs, Tick
+from visuomotor.messages.schema import CameraFrame, Detections, Episode, Header, Message, VehicleState
+from visuomotor.perception.detector import CameraDetections, Detector, make_detectors, merge_detections
+
+MAX_SKEW_S = 0.05  # frames further apart than half a tick don't belong together
+
+
+class DetectorNode:
+    """Runs one detector per camera. The first camera triggers; the others contribute when their frame is of this tick.
+
+    ``detections.cameras`` names the cameras that contributed. The message is valid when the triggering frame and the
+    vehicle state are; a missing side camera leaves it valid, with that camera absent.
+    """
+
+    name = "detector"
+    outputs = ("detections",)
+    period_s: float | None = None
+
+    def __init__(self, detectors: Mapping[str, Detector]) -> None:
+        if not detectors:
+            raise ValueError("detector: expected at least one camera with a bundle, got none")
+        self.detectors = dict(detectors)
+        self.trigger, *others = self.detectors
+        self.inputs = (
+            Input(self.trigger, trigger=True),
+            *(Input(name) for name in others),
+            Input("vehicle_state"),
+        )
+        self.provider = next(iter(self.detectors.values())).session.provider
+
+    def warm_up(self) -> None:
+        """Run every network once on a black frame."""
+        for detector in self.detectors.values():
+            detector.detect(np.zeros((detector.camera.height, detector.camera.width, 3), np.uint8))
+
+    def reset(self, episode: Episode) -> None:
+        """Nothing to forget: every frame is judged alone."""
+
+    def step(self, tick: Tick, inputs: Inputs) -> Mapping[str, Message]:
+        """Detections of all cameras that have a frame of this tick."""
+        lead = inputs.get_message(self.trigger, CameraFrame)
+        vehicle = inputs.get_message("vehicle_state", VehicleState)
+        if lead is None:
+            return {}
+        roll, pitch = (vehicle.roll_rad, vehicle.pitch_rad) if vehicle is not None else (0.0, 0.0)
+        found: dict[str, CameraDetections] = {}
+        for name, detector in self.detectors.items():
+            frame = inputs.get_message(name, CameraFrame)
+            if frame is None or not inputs[name].ok:
+                continue
+            if abs(frame.header.t_capture_ns - lead.header.t_capture_ns) > MAX_SKEW_S * 1e9:
+                continue
+            found[name] = detector.detect(np.asarray(frame.image), roll, pitch)
+        message: Detections = merge_detections(found)
+        message.header = Header(valid=self.trigger in found and inputs["vehicle_state"].ok)
+        return {"detections": message}
+
+    def close(self) -> None:
+        """Sessions are released with the node."""
+        self.detectors.clear()
+
+
+def create(config: dict[str, Any]) -> DetectorNode:
+    """Detector node of a process table.
+
+    Keys: ``cameras`` (YAML paths, the first triggers), ``detector`` (camera name -> bundle), ``device``, ``threads``,
+    ``attitude_sigma_rad`` (uncertainty of the body's roll and pitch). Raises ValueError that names the key.
+    """
+    cameras = [c if isinstance(c, CameraModel) else load_camera(Path(c)) for c in config.get("cameras", ())]
+    by_name = {camera.name: camera for camera in cameras}
+    bundles = config.get("detector")
+    if not isinstance(bundles, Mapping) or not bundles:
+        raise ValueError(f"perception.detector: expected camera name -> bundle, got {bundles!r}")
+    detectors = make_detectors(
+        bundles,
+        by_name,
+        device=str(config.get("device", "auto")),
+        threads=int(config.get("threads", 1)),
+        attitude_sigma_rad=float(config.get("attitude_sigma_rad", 0.001)),
+    )
+    return DetectorNode({name: detectors[name] for name in by_name if name in detectors})
