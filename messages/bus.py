@@ -42,7 +42,9 @@ class Received(msgspec.Struct, frozen=True):
 class Publisher:
     """Everything one node publishes."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], place: RunPlace, node: str, services: Iterable[str]) -> None:
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], place: RunPlace, node: str, services: Iterable[str]
+    ) -> None:
         self.place = place
         self.node = node
         self.episode = -1
@@ -80,7 +82,9 @@ class Publisher:
 
     def absent(self, service: str, tick: int) -> None:
         """Tell readers in lockstep that there is no message at this tick."""
-        self._send(service, frame.Head(time.monotonic_ns(), self.episode, tick, frame.ABSENT), bytearray(frame.HEAD.size))
+        self._send(
+            service, frame.Head(time.monotonic_ns(), self.episode, tick, frame.ABSENT), bytearray(frame.HEAD.size)
+        )
 
     def probe(self) -> None:
         """Send on every service what tells a subscriber that it is connected."""

@@ -73,7 +73,9 @@ class CameraModel(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         yd = y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y
         return np.stack([self.fx * xd + self.cx, self.fy * yd + self.cy], axis=1)
 
-    def project(self, ego_m: np.ndarray, roll_rad: float = 0.0, pitch_rad: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    def project(
+        self, ego_m: np.ndarray, roll_rad: float = 0.0, pitch_rad: float = 0.0
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Points [N, 3] in ``ego_`` (level, on the ground) to pixels [N, 2] and depth along the optical axis [N], m.
 
         ``roll_rad`` and ``pitch_rad`` are the body's attitude. Points with depth <= 0 give meaningless pixels.

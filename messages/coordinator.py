@@ -9,7 +9,7 @@ from typing import Any
 import zmq
 
 from visuomotor.messages.bus import Publisher, Received, Subscriber
-from visuomotor.messages.digest import episode_digest, merge_digests
+from visuomotor.messages.digest import merge_digests
 from visuomotor.messages.node import Input
 from visuomotor.messages.rendezvous import PROBE_INTERVAL_S, HandshakeError, Rendezvous, sources_of
 from visuomotor.messages.schema import Episode, Header, Message, NodeHealth, Operator, OperatorKind
@@ -33,6 +33,7 @@ class Coordinator:
         self.names = tuple(names)
         self.episode: Episode | None = None
         self.dead: set[str] = set()
+        self._restarted: set[str] = set()
         self.health: dict[str, NodeHealth] = {}
         self.last_message: dict[str, tuple[str, int]] = {}  # node -> service and tick of the last message seen of it
         self._seq: dict[str, int] = {}
@@ -40,6 +41,7 @@ class Coordinator:
         self._context: zmq.Context[Any] = zmq.Context()
         self._subscriber: Subscriber | None = None
         reads = tuple(Input(s, optional=True) for s in dict.fromkeys((*observe, "node_health", "trace")))
+        self._reads = {source.service for source in reads}
         self._own = wire_up(SUPERVISOR, reads, SUPERVISOR_OUTPUTS)
         self._publisher = Publisher(self._context, place, SUPERVISOR, SUPERVISOR_OUTPUTS)
         self._rendezvous = Rendezvous(self._context, place, self._own, self.names)
@@ -66,7 +68,7 @@ class Coordinator:
             wiring = self._rendezvous.wiring
             if wiring is not None:
                 if self._subscriber is None:
-                    self._subscriber = Subscriber(self._context, self.place, sources_of(self._own, wiring))
+                    self._subscriber = Subscriber(self._context, self.place, sources_of(self._own, wiring, self._reads))
                 self._publisher.probe()
                 self._collect(0.0)
                 if not self._rendezvous.missing() and not self._subscriber.unheard:
@@ -77,8 +79,23 @@ class Coordinator:
                 raise HandshakeError(f"not ready after {timeout_s:.0f} s: {waiting or 'connections'}")
 
     def admit(self) -> None:
-        """Let a restarted node in; call now and then in a run whose profile restarts nodes."""
+        """Let restarted nodes in and forget that they were dead; call often while one is starting.
+
+        A node let in stands still until the next ``reset``.
+        """
         self._rendezvous.poll(0.0)
+        missing = self._rendezvous.missing()
+        if missing:
+            self._publisher.probe()
+        for node in self.dead.difference(missing) & self._restarted:
+            self.dead.discard(node)
+            self._restarted.discard(node)
+            self._publish("node_health", NodeHealth(node=node, state="ready", text="restarted"))
+
+    def expect(self, node: str) -> None:
+        """Tell that a dead node is being started again, see ``admit``."""
+        self._restarted.add(node)
+        self._rendezvous.expect(node)
 
     def reset(self, episode: Episode, timeout_s: float, check: Check = _nothing) -> None:
         """Announce a new episode and wait until every living node has reset itself and acknowledged.
@@ -189,7 +206,3 @@ class Coordinator:
             if isinstance(received.message, NodeHealth):
                 self.health[received.node] = received.message
             self._inbox.append(received)
-
-    def episode_digest(self, topic_digests: dict[str, str]) -> str:
-        """One hash over the topics."""
-        return episode_digest(topic_digests)

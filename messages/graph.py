@@ -32,7 +32,8 @@ def step_order(nodes: Sequence[Node]) -> list[Node]:
     """Nodes such that each comes after those whose messages of the same tick it reads; GraphError on a loop."""
     publisher = publishers(nodes)
     waits = {
-        node.name: {publisher[i.service] for i in node.inputs if i.lag == 0 and i.service in publisher} for node in nodes
+        node.name: {publisher[i.service] for i in node.inputs if i.lag == 0 and i.service in publisher}
+        for node in nodes
     }
     if len(waits) != len(nodes):
         raise GraphError(f"node names are not unique: {', '.join(node.name for node in nodes)}")

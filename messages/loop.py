@@ -84,6 +84,7 @@ class _Loop:
         self.stepper = Stepper(node, place.clock, place.run_id)
         self.lockstep = place.clock == "lockstep"
         self.declared = {source.service for source in node.inputs}
+        self.state = "starting"
         self.running = False
         self.stopping = False  # ``end`` has come; ``last_tick`` is still to be finished
         self.last_tick = -1
@@ -118,7 +119,7 @@ class _Loop:
             if self.running and self.stopping and self._ended():
                 self._stop_episode()
             if self.now_ns() >= self.health_due_ns:
-                self._publish_health("running" if self.running else "ready")
+                self._publish_health(self.state)
         return self.steps
 
     # waiting
@@ -127,7 +128,9 @@ class _Loop:
         if self.lockstep:
             if self.stopping and (self.last_tick < 0 or self.next_tick > self.last_tick):
                 return False
-            return self.node.name not in self.wiring.stalled(self.dead_nodes) and not self.stepper.missing(self.next_tick)
+            return self.node.name not in self.wiring.stalled(self.dead_nodes) and not self.stepper.missing(
+                self.next_tick
+            )
         if self.trigger is not None and self.stepper.fresh(self.trigger):
             return now_ns >= self.trigger_ns + COMPANION_GRACE_S * 1e9 or self._companions_here()
         return self.period_ns is not None and now_ns >= self.due_ns
@@ -173,13 +176,15 @@ class _Loop:
         if isinstance(message, NodeHealth):
             if message.state == "fault":
                 self.dead_nodes.add(message.node)
-                self.stepper.dead = self.wiring.silent(self.dead_nodes)
+            else:
+                self.dead_nodes.discard(message.node)
+            self.stepper.dead = self.wiring.silent(self.dead_nodes)
         elif message.phase == "reset":
             self._reset(message)
         elif message.header.episode != self.stepper.episode:
             return  # this process joined after the reset
         elif message.phase == "start":
-            self.running = True
+            self.running, self.state = True, "running"
             self.due_ns = self.waiting_since_ns = self.now_ns()
         else:
             self.stopping, self.last_tick = True, message.last_tick
@@ -270,12 +275,17 @@ class _Loop:
         self.stepper.begin_episode(episode.index)
         self.stepper.dead = self.wiring.silent(self.dead_nodes)
         self.publisher.begin_episode(episode.index)
-        self.node.reset(episode)
-        self._publish_health("ready")
+        try:
+            self.node.reset(episode)
+        except Exception as error:
+            self._publish_health("fault", f"{type(error).__name__} in reset: {error}")
+            raise
+        self.state = "ready"
+        self._publish_health(self.state)
 
     def _stop_episode(self) -> None:
-        self.running = self.stopping = False
-        self._publish_health("stopped")
+        self.running, self.stopping, self.state = False, False, "stopped"
+        self._publish_health(self.state)
 
     def _publish_health(self, state: str, text: str = "") -> None:
         self.health_due_ns = self.now_ns() + round(HEALTH_PERIOD_S * 1e9)

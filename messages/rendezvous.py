@@ -9,7 +9,7 @@ so. When all have, the supervisor lets them go.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import msgspec
@@ -17,7 +17,7 @@ import zmq
 
 from visuomotor.messages.bus import Publisher, Subscriber
 from visuomotor.messages.node import Node
-from visuomotor.messages.wiring import NodeWiring, RunPlace, Wiring, WiringError, wire_node
+from visuomotor.messages.wiring import SUPERVISOR, NodeWiring, RunPlace, Wiring, WiringError, wire_node
 
 PROBE_INTERVAL_S = 0.02
 MAX_BYTES = 1 << 20
@@ -37,6 +37,7 @@ class _Connected(msgspec.Struct, tag=True):
 
 class _Wired(msgspec.Struct, tag=True):
     wiring: Wiring
+    again: bool = False  # the run goes on already: only the supervisor still sends probes
 
 
 class _Go(msgspec.Struct, tag=True):
@@ -70,8 +71,7 @@ class Rendezvous:
 
     def missing(self) -> dict[str, str]:
         """Node -> what it has still to do."""
-        doing = {n: "connecting" if n in self._hello else "starting" for n in self.names if n not in self._connected}
-        return {} if self._gone else doing
+        return {n: "connecting" if n in self._hello else "starting" for n in self.names if n not in self._connected}
 
     def poll(self, timeout_s: float) -> None:
         """Take in what nodes say and answer. Raises WiringError when they do not fit together."""
@@ -92,26 +92,32 @@ class Rendezvous:
                 self._greet(said.node)
             else:
                 self._connected.add(name)
+                if self._gone:
+                    self._answer(self._route[name], _Go())
 
     def _greet(self, node: NodeWiring) -> None:
         again = self.wiring is not None
         self._hello[node.name] = node
         if len(self._hello) < len(self.names):
             return
+        names = (node.name,) if again else self.names
         wiring = Wiring({self.own.name: self.own, **{n: self._hello[n] for n in self.names}})
         try:
             wiring.check()
         except WiringError as error:
-            for name in [node.name] if again else self.names:
+            for name in names:
                 self._answer(self._route[name], _Refused(str(error)))
-            if again:
-                return  # a restarted node does not fit: the others go on
-            raise
+            if not again:
+                raise
+            return  # a restarted node does not fit: the others go on
         self.wiring = wiring
-        for name in [node.name] if again else self.names:
-            self._answer(self._route[name], _Wired(wiring))
-        if again and self._gone:
-            self._answer(self._route[node.name], _Go())  # the others publish already: nothing to wait for
+        self._connected.difference_update(names)
+        for name in names:
+            self._answer(self._route[name], _Wired(wiring, self._gone))
+
+    def expect(self, name: str) -> None:
+        """A node starts again."""
+        self._connected.discard(name)
 
     def go(self) -> None:
         """Let everybody start."""
@@ -161,7 +167,10 @@ def join(
                     raise WiringError(f"{node.name}: {said.text}")
                 if isinstance(said, _Wired):
                     wiring = said.wiring
-                    subscriber = Subscriber(context, place, sources_of(own, wiring))
+                    declared = {source.service for source in node.inputs}
+                    subscriber = Subscriber(context, place, sources_of(own, wiring, declared))
+                    if said.again:
+                        subscriber.unheard = {(s, n) for s, n in subscriber.unheard if n == SUPERVISOR}
                 elif wiring is not None and subscriber is not None:
                     joined = True
                     return wiring, subscriber
@@ -179,11 +188,13 @@ def join(
         socket.close()
 
 
-def sources_of(reader: NodeWiring, wiring: Wiring) -> dict[str, list[str]]:
-    """Service -> nodes to subscribe to. Control comes from the supervisor alone, unless the node declares it itself."""
+def sources_of(reader: NodeWiring, wiring: Wiring, declared: Collection[str]) -> dict[str, list[str]]:
+    """Service -> nodes to subscribe to. What a node does not declare is control, and comes from the supervisor alone."""
     sources: dict[str, list[str]] = {}
     for source in reader.inputs:
         names = [name for name in wiring.publishers(source.service) if name != reader.name]
+        if source.service not in declared:
+            names = [SUPERVISOR]
         if names:
             sources[source.service] = names
     return sources

@@ -66,7 +66,9 @@ class RunDirectory:
         far = Path(tempfile.mkdtemp(prefix="s-", dir=base))
         if len(os.fsencode(far)) > MAX_SOCKETS_PATH:
             far.rmdir()
-            raise RunDirectoryError(f"{far}: too long for sockets (at most {MAX_SOCKETS_PATH} bytes); set TMPDIR shorter")
+            raise RunDirectoryError(
+                f"{far}: too long for sockets (at most {MAX_SOCKETS_PATH} bytes); set TMPDIR shorter"
+            )
         self._far_lock = _take_lock(far / LOCK_NAME)
         near.symlink_to(far)
         return far

@@ -164,7 +164,9 @@ class Stepper:
         }
         for service, message in outputs.items():
             if service not in self.node.outputs:
-                raise WireError(f"{self.node.name}: published {service}, which is not among its outputs {self.node.outputs}")
+                raise WireError(
+                    f"{self.node.name}: published {service}, which is not among its outputs {self.node.outputs}"
+                )
             self.stamp_one(service, message, tick, capture_ns, parents)
         return dict(outputs)
 

@@ -98,7 +98,9 @@ def _plan(kind: type[Message]) -> _Plan:
     return _Plan(kind, tuple(arrays), tuple(plain), plain_type, msgspec.msgpack.Encoder(), decoder)
 
 
-def check_array(service: str, field: str, value: Any, dtype: np.dtype[Any], shape: Shape, sizes: dict[str, int]) -> None:
+def check_array(
+    service: str, field: str, value: Any, dtype: np.dtype[Any], shape: Shape, sizes: dict[str, int]
+) -> None:
     """Raise WireError unless ``value`` is an array of this dtype and shape; ``sizes`` collects what N, K, ... stand for."""
     expected = f"{dtype.name} [{', '.join(str(s) for s in shape)}]"
     if not isinstance(value, np.ndarray):
@@ -253,5 +255,3 @@ def _describe(annotation: Any) -> str:
     if annotation is Ellipsis:
         return "..."
     return annotation.__name__ if isinstance(annotation, type) else repr(annotation)
-
-

@@ -93,7 +93,8 @@ class Wiring(msgspec.Struct, frozen=True):
             more = {
                 node.name
                 for node in self.nodes.values()
-                if (waits := [i.service for i in node.inputs if not i.optional and i.lag == 0]) and silent.issuperset(waits)
+                if (waits := [i.service for i in node.inputs if not i.optional and i.lag == 0])
+                and silent.issuperset(waits)
             }
             if more <= gone:
                 return frozenset(gone)
