@@ -31,7 +31,7 @@ COLLISION = CollisionSettings()
 
 @dataclass(frozen=True)
 class Threat:
-    """The worst conflict on the predicted path: the deceleration it requires, and when contact comes at present speed."""
+    """The worst conflict on the predicted path: the deceleration it requires, and when it hits at present speed."""
 
     required_mps2: float = 0.0
     time_s: float = float("inf")

@@ -13,7 +13,7 @@ from visuomotor.control.config import ENVELOPE, VEHICLE
 
 Numbers = float | npt.NDArray[np.floating]
 
-SPEED_FLOOR_MPS = 5.0  # below, the law steers as at this speed: a lane change in a queue must not saw at the wheel
+SPEED_FLOOR_MPS = 3.0  # below, the law steers as at this speed: no sawing at the wheel when creeping
 
 
 class LaneKeeping(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,7 +28,7 @@ class LaneKeeping(msgspec.Struct, frozen=True, kw_only=True):
     course_time_s: float = 0.4
     max_lateral_velocity_mps: float = 1.6
     max_lateral_acceleration_mps2: float = 1.5  # of the correction; curvature feed-forward comes on top
-    max_course_rad: float = 0.35
+    max_course_rad: float = 0.45
     max_curvature_pm: float = 0.2
 
 

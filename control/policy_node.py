@@ -53,7 +53,7 @@ class PolicyNode:
         self._forget()
 
     def step(self, tick: Tick, inputs: Inputs) -> Mapping[str, Message]:
-        """One command, valid when the action is finite and every input all right; none before there are state and route."""
+        """One command, valid when the action is finite and all inputs are right; none before state and route."""
         vehicle = inputs.get_message("vehicle_state", VehicleState)
         route = inputs.get_message("route", Route)
         if vehicle is None or route is None:
