@@ -78,8 +78,12 @@ def load_cameras(data: Path, names: set[str]) -> dict[str, CameraModel]:
     return cameras
 
 
-def read_split(data: Path, split: str, limit: int | None = None) -> list[LabelledImage]:
+def read_split(
+    data: Path, split: str, limit: int | None = None, *, part: int = 0, parts: int = 1
+) -> list[LabelledImage]:
     """Decode all images of ``data/split`` (at most ``limit``, evenly chosen) with their objects.
+
+    With ``parts`` > 1 only every ``parts``-th image of each size, from number ``part`` on: parts of equal sizes.
 
     Raises ValueError that names the file and what was expected of it.
     """
@@ -98,6 +102,10 @@ def read_split(data: Path, split: str, limit: int | None = None) -> list[Labelle
     rows = coco["images"]
     if limit is not None and limit < len(rows):
         rows = [rows[i] for i in np.linspace(0, len(rows) - 1, limit).astype(int)]
+    if parts > 1:
+        sizes = sorted({(row["width"], row["height"]) for row in rows})
+        of_size = [[row for row in rows if (row["width"], row["height"]) == size] for size in sizes]
+        rows = [row for group in of_size for row in group[: len(group) // parts * parts][part::parts]]
     by_image: dict[int, list[dict[str, Any]]] = {}
     for annotation in coco["annotations"]:
         by_image.setdefault(annotation["image_id"], []).append(annotation)

@@ -7,12 +7,14 @@ import json
 import math
 import queue
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import msgspec
 import numpy as np
 import torch
@@ -41,15 +43,16 @@ from visuomotor.perception.train.detector_infer import evaluate_weights
 from visuomotor.perception.train.detector_loss import LossConfig, detector_loss, make_targets
 from visuomotor.perception.train.detector_metrics import Found
 from visuomotor.perception.train.detector_model import DetectorConfig, DetectorModel, locations_px
+from visuomotor.perception.train.detector_parallel import Peers, run_peers
 
 
 class TrainConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that decides the outcome of a training run besides the data."""
 
     epochs: int = 20
-    batch: int = 32  # of the largest images; smaller ones come in larger batches
+    batch: int = 32  # of the largest images, over all processes; smaller ones come in larger batches
     seed: int = 0
-    threads: int = 2
+    threads: int = 2  # processes of one thread each, see detector_parallel
     max_minutes: float | None = None  # the schedule ends here if the epochs do not end before
     learning_rate: float = 2.5e-3
     weight_decay: float = 0.02
@@ -108,15 +111,23 @@ def train_detector(
     (run / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
     print(json.dumps(settings), flush=True)
 
-    torch.manual_seed(config.seed)
-    rng = np.random.default_rng(config.seed)
-    torch.set_num_threads(config.threads)
+    with run_peers(config.threads, _train, data, run, init, resume, config) as peers:
+        _train(peers, data, run, init, resume, config)
+    return run
 
-    groups = group_by_size(read_split(data, "train"))
-    val = group_by_size(read_split(data, "val", config.val_images))
-    if not groups or not val:
+
+def _train(peers: Peers, data: Path, run: Path, init: Path | None, resume: bool, config: TrainConfig) -> None:
+    """One process of the run: its share of the images, the same weights as the others."""
+    torch.manual_seed(config.seed + 1000 * peers.rank)
+    rng = np.random.default_rng(config.seed)  # the same in all processes: equal batch sizes at every step
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    first = peers.rank == 0
+
+    groups = group_by_size(read_split(data, "train", part=peers.rank, parts=peers.count))
+    val = group_by_size(read_split(data, "val", config.val_images)) if first else []
+    if not groups or (first and not val):
         raise ValueError(f"{data}: expected images in train and val, got {len(groups)} and {len(val)} image sizes")
-    print(f"train {_describe(groups)}; val {_describe(val)}", flush=True)
 
     model = DetectorModel(config.model).to(memory_format=torch.channels_last)
     if init is not None:
@@ -126,67 +137,79 @@ def train_detector(
     average = copy.deepcopy(model).eval()
     optimizer = _make_optimizer(model, config)
     locations = {g[0].image.shape: locations_px(*g[0].image.shape[:2]) for g in groups}
-    bfloat16 = _bfloat16_is_faster(model, groups[0], config)
-    steps_per_epoch = sum(1 for _ in epoch_order(groups, config.batch, np.random.default_rng(0)))
+    bfloat16 = peers.agree(_bfloat16_is_faster(model, groups[0]) if first else False)
+    batch = max(4, config.batch // peers.count)
+    steps_per_epoch = sum(1 for _ in epoch_order(groups, batch, np.random.default_rng(0)))
     total_steps = steps_per_epoch * config.epochs
     state = {"epoch": 0, "step": 0, "elapsed_s": 0.0, "best": -1.0, "stale": 0}
     if resume:
-        state = restore_checkpoint(checkpoint, model, average, optimizer, rng)
-    print(f"{steps_per_epoch} steps per epoch, bfloat16 {bfloat16}, start {state}", flush=True)
-    writer = SummaryWriter(str(run))
+        state = restore_checkpoint(run / "last.pt", model, average, optimizer, rng)
+    else:
+        peers.share(model)
+        average.load_state_dict(model.state_dict())
+    writer = SummaryWriter(str(run)) if first else None
+    if first:
+        print(f"train {peers.count} x {_describe(groups)}; val {_describe(val)}", flush=True)
+        print(f"{steps_per_epoch} steps per epoch, bfloat16 {bfloat16}, start {state}", flush=True)
 
     started = time.monotonic() - state["elapsed_s"]
     last_evaluation = time.monotonic()
-    with _progress() as bar:
+    progress = _progress_share(state["step"], total_steps, state["elapsed_s"], config.max_minutes)
+    with _progress(first) as bar:
         task = bar.add_task("train", total=total_steps, completed=state["step"], text="")
-        while state["epoch"] < config.epochs and state["stale"] < config.patience:
+        finished = False
+        while not finished:
             model.train()
             if config.freeze_backbone:
                 model.backbone.eval()
             sums: dict[str, float] = {}
             seen, epoch_started, steps = 0, time.monotonic(), 0
-            for batch_data in _prefetch(groups, config, rng):
-                progress = _progress_share(state["step"], total_steps, time.monotonic() - started, config.max_minutes)
-                if progress >= 1.0:
-                    break
+            for batch_data in _prefetch(groups, batch, config.augment, rng, peers.rank):
                 rate = learning_rate(config, state["step"], progress)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
-                terms = _step(model, optimizer, batch_data, locations, config, bfloat16)
+                terms = _gradients(model, optimizer, batch_data, locations, config, bfloat16)
+                share = _progress_share(state["step"] + 1, total_steps, time.monotonic() - started, config.max_minutes)
+                progress = peers.average(model, share)
+                nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+                optimizer.step()
                 _update_average(average, model, min(config.ema_decay, (1 + state["step"]) / (10 + state["step"])))
                 for name, value in terms.items():
                     sums[name] = sums.get(name, 0.0) + value
                 state["step"] += 1
                 steps += 1
-                seen += len(batch_data.images)
+                seen += len(batch_data.images) * peers.count
                 bar.update(task, completed=state["step"], text=f"loss {terms['total']:.3f}")
-                if state["step"] % 50 == 0:
+                if first and state["step"] % 50 == 0:
                     speed = seen / (time.monotonic() - epoch_started)
                     text = " ".join(f"{k} {v / steps:.3f}" for k, v in sums.items())
-                    print(f"step {state['step']} lr {rate:.5f} {speed:.1f} img/s {text}", flush=True)
+                    print(f"step {state['step']} {progress:.3f} lr {rate:.5f} {speed:.1f} img/s {text}", flush=True)
+                if progress >= 1.0:
+                    break
             state["epoch"] += 1
-            elapsed = time.monotonic() - started
-            done = _progress_share(state["step"], total_steps, elapsed, config.max_minutes) >= 1.0
-            for name, value in sums.items():
-                writer.add_scalar(f"train/{name}", value / max(steps, 1), state["step"])
-            writer.add_scalar("train/learning_rate", optimizer.param_groups[0]["lr"], state["step"])
-            due = time.monotonic() - last_evaluation > config.evaluate_minutes * 60.0
-            if due or done or state["epoch"] == config.epochs:
-                metrics, found = evaluate_weights(average, groups, val, config.seed)
-                last_evaluation = time.monotonic()
-                _log_evaluation(run, writer, state, elapsed, metrics, val, found)
-                if metrics["ap50_95"] > state["best"]:
-                    state["best"], state["stale"] = metrics["ap50_95"], 0
-                    save_weights(average, run / "best.safetensors")
-                else:
-                    state["stale"] += 1
-            state["elapsed_s"] = time.monotonic() - started
-            save_checkpoint(checkpoint, model, average, optimizer, rng, state)
-            if done:
-                break
-    writer.close()
-    print(f"done after {state['elapsed_s'] / 60:.1f} min, best AP50:95 {state['best']:.3f}", flush=True)
-    return run
+            finished = progress >= 1.0 or state["epoch"] >= config.epochs
+            due = finished or time.monotonic() - last_evaluation > config.evaluate_minutes * 60.0
+            if writer is not None:
+                for name, value in sums.items():
+                    writer.add_scalar(f"train/{name}", value / max(steps, 1), state["step"])
+                writer.add_scalar("train/learning_rate", optimizer.param_groups[0]["lr"], state["step"])
+                if due:
+                    torch.set_num_threads(config.threads)
+                    metrics, found = evaluate_weights(average, groups, val, config.seed)
+                    torch.set_num_threads(1)
+                    last_evaluation = time.monotonic()
+                    _log_evaluation(run, writer, state, time.monotonic() - started, metrics, val, found)
+                    if metrics["ap50_95"] > state["best"]:
+                        state["best"], state["stale"] = metrics["ap50_95"], 0
+                        save_weights(average, run / "best.safetensors")
+                    else:
+                        state["stale"] += 1
+                state["elapsed_s"] = time.monotonic() - started
+                save_checkpoint(run / "last.pt", model, average, optimizer, rng, state)
+            finished = peers.agree(finished or state["stale"] >= config.patience)
+    if writer is not None:
+        writer.close()
+        print(f"done after {state['elapsed_s'] / 60:.1f} min, best AP50:95 {state['best']:.3f}", flush=True)
 
 
 def learning_rate(config: TrainConfig, step: int, progress: float) -> float:
@@ -200,7 +223,7 @@ def _progress_share(step: int, total: int, elapsed_s: float, max_minutes: float 
     return max(share, elapsed_s / (max_minutes * 60.0)) if max_minutes else share
 
 
-def _step(
+def _gradients(
     model: DetectorModel,
     optimizer: torch.optim.Optimizer,
     batch: Batch,
@@ -216,14 +239,14 @@ def _step(
         raise FloatingPointError(f"loss is {float(loss)}: {terms}")
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
-    optimizer.step()
     return {"total": float(loss.detach()), **terms}
 
 
-def _prefetch(groups: list[list[LabelledImage]], config: TrainConfig, rng: np.random.Generator) -> Iterator[Batch]:
+def _prefetch(
+    groups: list[list[LabelledImage]], batch: int, config: AugmentConfig, rng: np.random.Generator, rank: int
+) -> Iterator[Batch]:
     """Augmented batches of one epoch, made in a thread ahead of their use (OpenCV releases the interpreter lock)."""
-    order = list(epoch_order(groups, config.batch, rng))
+    order = list(epoch_order(groups, batch, rng))
     seeds = rng.integers(0, 2**63, len(order))
     ready: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=3)
     stop = threading.Event()
@@ -238,8 +261,8 @@ def _prefetch(groups: list[list[LabelledImage]], config: TrainConfig, rng: np.ra
     def work() -> None:
         try:
             for images, seed in zip(order, seeds, strict=True):
-                own = np.random.default_rng(seed)
-                pairs = [augment(i.image, i.objects, config.augment, own) for i in images]
+                own = np.random.default_rng([int(seed), rank])
+                pairs = [augment(i.image, i.objects, config, own) for i in images]
                 put(make_batch([p[0] for p in pairs], [p[1] for p in pairs]))
                 if stop.is_set():
                     return
@@ -276,10 +299,10 @@ def _update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
             a.lerp_(b, 1.0 - decay)
 
 
-def _bfloat16_is_faster(model: DetectorModel, images: list[LabelledImage], config: TrainConfig) -> bool:
+def _bfloat16_is_faster(model: DetectorModel, images: list[LabelledImage]) -> bool:
     """Time two forward and backward passes each way; processors without bfloat16 units are slower with it."""
     trial = copy.deepcopy(model).train()
-    stack = np.stack([images[i % len(images)].image for i in range(min(config.batch, 16))])
+    stack = np.stack([images[i % len(images)].image for i in range(8)])
     x = torch.from_numpy(stack).permute(0, 3, 1, 2).float()
     best = {}
     for enabled in (False, True):
@@ -318,9 +341,9 @@ def _log_evaluation(
             writer.add_image(f"val/{group[i].camera}_{group[i].image_id}", picture, state["step"], dataformats="HWC")
 
 
-def _progress() -> Progress:
+def _progress(shown: bool) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, TextColumn("{task.fields[text]}"))
+    return Progress(*columns, TextColumn("{task.fields[text]}"), disable=not shown or not sys.stdout.isatty())
 
 
 def _describe(groups: list[list[LabelledImage]]) -> str:
