@@ -24,6 +24,7 @@ CLASS_COUNT = len(CLASS_NAMES)
 CONFUSED_WITH = np.array([1, 0, 3, 2, 3])  # what each class is most easily taken for
 TYPICAL_SIZE_M = np.array([[4.5, 1.8], [8.0, 2.5], [1.8, 0.6], [0.5, 0.5], [0.4, 0.4]])  # length, width
 _NOISE_CHANNELS = 12
+_STATE = ("_agent_id", "_hits", "_scale", "_size_scale", "_latent", "_velocity_mps", "_invented", "_next_id")
 
 
 @dataclass
@@ -105,6 +106,7 @@ class PerceptionErrors:
         self.parameters = parameters
         self.cameras = cameras if isinstance(cameras, CameraArrays) else CameraArrays.from_models(cameras)
         self.tracks = PerceivedTracks.empty(count, slots)
+        self.camera_alive = np.ones((count, len(self.cameras.yaw_rad)), bool)  # the caller's to change
         self._rng = [np.random.default_rng(0) for _ in range(count)]
         shape = (count, slots)
         self._agent_id = np.full(shape, -1, np.int64)
@@ -136,20 +138,34 @@ class PerceptionErrors:
         self._latent[index] = self._rng[index].standard_normal(self._latent.shape[1:])
         self._next_id[index] = 0
 
-    def update(self, scene: SceneView, odom_pose: np.ndarray) -> PerceivedTracks:
-        """Advance by one tick of 0.1 s; the returned arrays are the model's own and change with the next call."""
-        slots = self.tracks.present.shape[1]
-        noise = np.stack([rng.standard_normal((slots, _NOISE_CHANNELS)) for rng in self._rng])
+    def update(self, scene: SceneView, odom_pose: np.ndarray, fresh: np.ndarray | None = None) -> PerceivedTracks:
+        """Advance every scene by one tick of 0.1 s, or only those of the mask ``fresh`` [B].
+
+        The returned object is a new one at every call.
+        """
+        count, slots = self.tracks.present.shape
+        frozen = np.zeros(count, bool) if fresh is None else ~fresh
+        old = self.tracks
+        before = {name: getattr(self, name).copy() for name in _STATE} if frozen.any() else {}
+        self.tracks = PerceivedTracks(**{name: value.copy() for name, value in vars(old).items()})
+        noise = np.zeros((count, slots, _NOISE_CHANNELS))
+        for index in np.flatnonzero(~frozen):
+            self._rng[index].standard_normal(out=noise[index])
         self._latent = self._rho * self._latent + self._fresh * noise[..., :6]
         self._forget_replaced(scene)
         ego_m, position_m, velocity_mps, heading_rad = odom_kinematics(scene, odom_pose)
         range_m = np.maximum(np.hypot(ego_m[..., 0], ego_m[..., 1]), 1.0)
-        share = visible(scene, self.cameras)
+        share = visible(scene, self.cameras) * self.camera_alive[:, None]
         chance, radial_m, lateral_m = self._optics(scene, range_m, share)
         detected = scene.agent_present & (self._latent[..., 0] < ndtri(chance))
         born = self._follow(scene, detected, share.max(axis=2) > self.parameters.visible_high, noise)
         self._measure(scene, odom_pose, detected, born, position_m, velocity_mps, heading_rad, radial_m, lateral_m)
         self._invent(scene, odom_pose, noise)
+        for name, value in before.items():
+            getattr(self, name)[frozen] = value[frozen]
+        if before:
+            for name, value in vars(old).items():
+                getattr(self.tracks, name)[frozen] = value[frozen]
         return self.tracks
 
     def _forget_replaced(self, scene: SceneView) -> None:
@@ -184,7 +200,7 @@ class PerceptionErrors:
         real = t.present & ~self._invented
         born = scene.agent_present & ~real & detected & (self._hits >= p.birth_hits)
         t.unseen_s = np.where(detected | born, 0.0, t.unseen_s + DT_S)
-        lost = real & (t.unseen_s > np.where(in_view, p.coast_s, p.coast_hidden_s))
+        lost = real & (t.unseen_s > np.where(in_view, p.coast_s, p.coast_hidden_s) + 1e-6)
         t.present[lost] = False
         self._hits[lost] = 0
         t.present |= born

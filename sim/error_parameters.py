@@ -13,9 +13,9 @@ PerClass = tuple[float, float, float, float, float]
 class ErrorParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Parameters of the error model; one value per class where the type is five numbers (car .. cone).
 
-    Detection: probability ``detection_max * logistic(slope * ln(height_px / px50)) * ramp(visible share)``, drawn from a
-    latent that is correlated over ``detection_correlation_s``. Noise: standard deviation ``floor + px * metres per
-    pixel`` of the ground point, along the line of sight (range^2 / (focal * camera height)) and across it (range / focal).
+    Detection: probability ``detection_max * logistic(slope * ln(height_px / px50)) * ramp(visible share)``, by a latent
+    that is correlated over ``detection_correlation_s``. Noise: standard deviation ``floor + px * metres per pixel`` of
+    the ground point, along the line of sight (range^2 / (focal * camera height)) and across it (range / focal).
     """
 
     source: str = "provisional: from the optics, not fitted"

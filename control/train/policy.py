@@ -1,0 +1,292 @@
+"""Training of the driving policy: demonstrations, imitation, then PPO; see ``train_policy``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import configure
+
+from visuomotor.control.baselines import IdmMobilDriver
+from visuomotor.control.train.checkpoint import LearnedDriver, Progress, load_checkpoint, save_checkpoint
+from visuomotor.control.train.episodes import Driver, describe, play, success_rate
+from visuomotor.control.train.forecasting import BatchedForecaster
+from visuomotor.control.train.imitation import Demonstrations, imitate
+from visuomotor.control.train.normalizer import Normalizer
+from visuomotor.control.train.sb3_adapter import CasePool, DriveVecEnv
+from visuomotor.control.train.warm_ppo import WarmPPO
+from visuomotor.perception.forecaster import load_forecaster
+from visuomotor.sim.env import DriveVectorEnv
+
+SLOTS = 32
+
+
+class PolicyTraining(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of a training; steps are vector steps of all worlds together, so one is ``worlds`` transitions."""
+
+    seed: int = 0
+    suite: str = "drive-v1"
+    worlds: int = 32
+    threads: int = 1
+    forecaster: str = "cv"  # cv, kalman, none or a forecaster's bundle
+    camera_dropout: float = 0.05
+    demonstration_steps: int = 2500
+    aggregation_rounds: int = 3
+    aggregation_steps: int = 2000
+    imitation_epochs: int = 8
+    width: int = 256
+    gamma: float = 0.99
+    gae_lambda: float = 0.95
+    rollout_steps: int = 256
+    batch_size: int = 1024
+    epochs: int = 5
+    learning_rate: float = 1e-4
+    clip_range: float = 0.2
+    target_kl: float = 0.02
+    entropy: float = 0.0
+    log_deviation: float = -1.6
+    value_rollouts: int = 6
+    replay: float = 0.35
+    evaluation_minutes: float = 10.0
+    evaluation_cases: int = 64
+
+    def __post_init__(self) -> None:
+        """Raise ValueError that names the setting and its value."""
+        for name in ("worlds", "threads", "demonstration_steps", "rollout_steps", "batch_size", "epochs", "width"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0.0 < self.gamma < 1.0:
+            raise ValueError(f"gamma must lie in (0, 1), got {self.gamma}")
+
+
+def train_policy(
+    task: str = "drive",
+    out: Path = Path("runs/drive-policy"),
+    *,
+    settings: PolicyTraining | None = None,
+    max_minutes: float = 75.0,
+    max_steps: int | None = None,
+    resume: bool = False,
+    report: Callable[[str], None] = print,
+) -> Path:
+    """Train the policy and return the folder of its best checkpoint (network and normaliser), ``out/best``.
+
+    Demonstrations of IDM + MOBIL on the error model, aggregated on the learner's path, start the actor; PPO goes on
+    from there on training cases, failed ones more often. The best checkpoint is the one with the highest success on
+    tuning cases, under the error model and on truth together. ``max_minutes`` counts all sessions of a resumed
+    training, ``max_steps`` limits transitions of PPO. TensorBoard logs are in ``out/tensorboard``.
+    """
+    if task != "drive":
+        raise ValueError(f"task: expected 'drive', got {task!r}")
+    settings = settings or PolicyTraining()
+    out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(settings.threads)
+    torch.manual_seed(settings.seed)
+    rng = np.random.default_rng(settings.seed)
+    clock = _Clock(0.0)
+    report(f"settings: {msgspec.json.encode(settings).decode()}")
+
+    pool = CasePool(settings.seed, settings.replay)
+    env = _make_env(settings, case_seeds=pool)
+    try:
+        if resume:
+            model, normalizer, progress = load_checkpoint(out / "last")
+            clock = _Clock(progress.minutes)
+            venv = DriveVecEnv(env, normalizer, progress.reward_scale, pool)
+            model.set_env(venv)
+            report(f"resumed after {progress.minutes:.1f} minutes, {progress.environment_steps} steps")
+        else:
+            model, normalizer, progress = _warm_start(settings, env, rng, clock, report)
+            venv = DriveVecEnv(env, normalizer, progress.reward_scale, pool)
+            model.set_env(venv)
+        model.set_logger(configure(str(out / "tensorboard"), ["tensorboard"]))
+        run = _Run(settings, out, model, normalizer, progress, clock, max_minutes, report)
+        if not resume:
+            run.evaluate("imitation")
+        limit = model.num_timesteps + max_steps if max_steps else 1 << 60
+        venv.seed(int(rng.integers(2**31)) + model.num_timesteps)
+        model.learn(limit - model.num_timesteps, callback=run, reset_num_timesteps=False)
+        run.evaluate("end")
+    finally:
+        env.close()
+    return out / "best"
+
+
+def make_forecaster(name: str, worlds: int) -> BatchedForecaster | None:
+    """The named forecaster over the tracks of ``worlds`` training worlds."""
+    forecaster = load_forecaster(name, device="cpu")
+    return None if forecaster is None else BatchedForecaster(worlds, SLOTS, forecaster)
+
+
+def evaluate_driver(driver: Driver, settings: PolicyTraining, perception: str, **more: Any) -> dict[str, Any]:
+    """Play the tuning cases; returns success, speed and the line that describes them."""
+    seeds = list(range(settings.evaluation_cases))
+    worlds = min(settings.worlds, len(seeds))
+    episodes = play(
+        driver,
+        seeds,
+        count=worlds,
+        suite=settings.suite,
+        split="tune",
+        perception=perception,
+        forecaster=make_forecaster(settings.forecaster, worlds),
+        **more,
+    )
+    return {
+        "success": success_rate(episodes),
+        "mean_speed_mps": float(np.mean([e.mean_speed_mps for e in episodes])),
+        "text": describe(episodes),
+    }
+
+
+class _Clock:
+    """Minutes of training, over all sessions."""
+
+    def __init__(self, before: float) -> None:
+        self._start = time.monotonic() - 60.0 * before
+
+    @property
+    def minutes(self) -> float:
+        return (time.monotonic() - self._start) / 60.0
+
+
+def _make_env(settings: PolicyTraining, **more: Any) -> DriveVectorEnv:
+    return DriveVectorEnv(
+        settings.worlds,
+        suite=settings.suite,
+        split="train",
+        forecaster=make_forecaster(settings.forecaster, settings.worlds),
+        camera_dropout=settings.camera_dropout,
+        **more,
+    )
+
+
+def _warm_start(
+    settings: PolicyTraining,
+    env: DriveVectorEnv,
+    rng: np.random.Generator,
+    clock: _Clock,
+    report: Callable[[str], None],
+) -> tuple[WarmPPO, Normalizer, Progress]:
+    """Demonstrations, normaliser, network, and imitation in rounds."""
+    demonstrations = Demonstrations(settings.gamma)
+    success = demonstrations.collect(env, settings.demonstration_steps, rng)
+    normalizer = Normalizer.fit(demonstrations.arrays()[0])
+    reward_scale = 1.0 / max(demonstrations.return_deviation, 1e-3)
+    report(f"{clock.minutes:.1f} min: {len(demonstrations)} demonstrations, expert's success {success:.1%}")
+    model = WarmPPO(
+        "MlpPolicy",
+        DriveVecEnv(env, normalizer, reward_scale),
+        learning_rate=settings.learning_rate,
+        n_steps=settings.rollout_steps,
+        batch_size=settings.batch_size,
+        n_epochs=settings.epochs,
+        gamma=settings.gamma,
+        gae_lambda=settings.gae_lambda,
+        clip_range=settings.clip_range,
+        target_kl=settings.target_kl,
+        ent_coef=settings.entropy,
+        seed=settings.seed,
+        device="cpu",
+        value_rollouts=settings.value_rollouts,
+        policy_kwargs={
+            "net_arch": {"pi": [settings.width] * 2, "vf": [settings.width] * 2},
+            "activation_fn": torch.nn.SiLU,
+            "log_std_init": settings.log_deviation,
+            "ortho_init": True,
+        },
+    )
+    generator = torch.Generator().manual_seed(settings.seed)
+    progress = Progress(settings=msgspec.to_builtins(settings), reward_scale=reward_scale)
+    for round_index in range(settings.aggregation_rounds + 1):
+        if round_index:
+            learner = LearnedDriver(model, normalizer).act_on
+            success = demonstrations.collect(env, settings.aggregation_steps, rng, learner)
+        loss = imitate(model.policy, normalizer, demonstrations, epochs=settings.imitation_epochs, generator=generator)
+        report(
+            f"{clock.minutes:.1f} min: imitation round {round_index}, {len(demonstrations)} samples, "
+            f"success {success:.1%}, loss {loss:.4f}"
+        )
+    progress.imitation = {"samples": len(demonstrations), "loss": loss}
+    return model, normalizer, progress
+
+
+class _Run(BaseCallback):
+    """What happens between rollouts: log, evaluate, keep the best and the last, stop in time."""
+
+    def __init__(
+        self,
+        settings: PolicyTraining,
+        out: Path,
+        model: WarmPPO,
+        normalizer: Normalizer,
+        progress: Progress,
+        clock: _Clock,
+        max_minutes: float,
+        report: Callable[[str], None],
+    ) -> None:
+        super().__init__()
+        self.settings, self.out, self.ppo, self.normalizer = settings, out, model, normalizer
+        self.progress, self.clock, self.max_minutes, self.report = progress, clock, max_minutes, report
+        self._evaluated = clock.minutes
+        self._steps_at_start, self._start = model.num_timesteps, clock.minutes
+
+    def _on_step(self) -> bool:
+        return self.clock.minutes < self.max_minutes
+
+    def _on_rollout_start(self) -> None:
+        venv = self.training_env
+        assert isinstance(venv, DriveVecEnv)
+        if venv.recent:
+            recent = list(venv.recent)
+            self.logger.record("drive/success", success_rate(recent))
+            self.logger.record("drive/reward", float(np.mean([e.reward for e in recent])))
+            self.logger.record("drive/speed_mps", float(np.mean([e.mean_speed_mps for e in recent])))
+            for name in recent[0].reward_terms:
+                self.logger.record(f"terms/{name}", float(np.mean([e.reward_terms[name] for e in recent])))
+        minutes = max(self.clock.minutes - self._start, 1e-6)
+        self.logger.record("time/steps_per_s", (self.ppo.num_timesteps - self._steps_at_start) / (60.0 * minutes))
+        values = self.logger.name_to_value
+        if self.ppo.rollouts_seen % 10 == 0 and venv.recent:
+            self.report(
+                f"{self.clock.minutes:.1f} min: {self.ppo.num_timesteps} steps, {values['time/steps_per_s']:.0f}/s, "
+                f"kl {values.get('train/approx_kl', 0.0):.4f}, "
+                f"explained {values.get('train/explained_variance', 0.0):.2f}, "
+                f"std {values.get('train/std', 0.0):.3f}, train: {describe(list(venv.recent))}"
+            )
+        self.logger.dump(self.ppo.num_timesteps)
+        if self.clock.minutes - self._evaluated >= self.settings.evaluation_minutes:
+            self.evaluate("ppo")
+
+    def evaluate(self, phase: str) -> None:
+        """Play the tuning cases, compare with the baseline, keep the checkpoint if it is the best."""
+        if not self.progress.baseline:
+            for perception in ("truth", "errors"):
+                worlds = min(self.settings.worlds, self.settings.evaluation_cases)
+                result = evaluate_driver(IdmMobilDriver(worlds), self.settings, perception)
+                self.progress.baseline[perception] = result["success"]
+                self.report(f"{self.clock.minutes:.1f} min: IDM + MOBIL, {perception}: {result['text']}")
+        driver = LearnedDriver(self.ppo, self.normalizer)
+        results = {name: evaluate_driver(driver, self.settings, name) for name in ("truth", "errors")}
+        for name, result in results.items():
+            self.report(f"{self.clock.minutes:.1f} min: {phase}, {name}: {result['text']}")
+            self.ppo.logger.record(f"tune/success_{name}", result["success"])
+            self.ppo.logger.record(f"tune/speed_{name}_mps", result["mean_speed_mps"])
+        score = 0.5 * sum(r["success"] + 0.002 * r["mean_speed_mps"] for r in results.values())
+        p = self.progress
+        p.minutes, p.environment_steps, p.rollouts = self.clock.minutes, self.ppo.num_timesteps, self.ppo.rollouts_seen
+        p.evaluations.append(
+            {"minutes": p.minutes, "phase": phase, "steps": p.environment_steps, "score": score, **results}
+        )
+        if score > p.best_score:
+            p.best_score = score
+            save_checkpoint(self.out / "best", self.ppo, self.normalizer, p)
+            self.report(f"{self.clock.minutes:.1f} min: best so far, score {score:.3f}")
+        save_checkpoint(self.out / "last", self.ppo, self.normalizer, p)
+        self._evaluated = self.clock.minutes
