@@ -44,6 +44,8 @@ class IdmMobilSettings(msgspec.Struct, frozen=True, kw_only=True):
     new_follower_braking_mps2: float = 2.0  # a lane change may ask this of the one behind
     desperate_braking_mps2: float = 3.5  # the same, when the own lane ends at an obstacle
     side_gap_m: float = 2.0  # bumper to bumper in the target lane, at equal speeds
+    change_sight_s: float = 3.5  # the target lane must be clear of what stands for so long
+    change_margin_m: float = 0.8
     pause_time_s: float = 1.5  # between changes
 
 
@@ -181,7 +183,7 @@ class IdmMobilDriver:
         safe = mobil_safe(pushed, safe_deceleration_mps2=braking) & (follower_gap > s.side_gap_m + closing)
         ahead = np.maximum(speed[:, None] - scene.leader_speed_mps[:, :3], 0.0)
         safe &= (scene.leader[:, :3] < 0) | (scene.leader_gap_m[:, :3] > s.side_gap_m + 1.5 * ahead)
-        safe &= scene.has_lane & ~scene.beside
+        safe &= scene.has_lane & ~scene.beside & ~self._narrow(inputs, scene, speed)
 
         self._give_up(scene, follower_gap, closing)
         ready = (self._target < 0) & (self._since_s > s.pause_time_s) & (np.abs(scene.lane_offset_m) < 0.6)
@@ -193,6 +195,15 @@ class IdmMobilDriver:
         begin = ready & (incentive[rows, best] > s.threshold_mps2)
         self._target = np.where(begin, scene.lane + LANE_STEP[best], self._target)
         self._since_s[begin] = 0.0
+
+    def _narrow(self, inputs: DriveInputs, scene: Scene, speed: np.ndarray) -> np.ndarray:
+        """Whether something stands in or at the edge of each lane so near that a change would graze it, [B, 3]."""
+        s = self.settings
+        standing = scene.present & (np.abs(scene.s_speed_mps) < STATIONARY_MPS) & (scene.s_m > 0.0)
+        near = standing & (scene.gap_ahead_m < (s.change_sight_s * speed)[:, None] + s.standing_gap_m)
+        centre = (scene.lane[:, None] + LANE_STEP) * np.asarray(inputs.lane_width_m)[:, None]
+        aside = np.abs(scene.d_m[:, None] - centre[:, :, None])
+        return (near[:, None] & (aside < (scene.half_d_m + HALF_WIDTH_M + s.change_margin_m)[:, None])).any(axis=2)
 
     def _give_up(self, scene: Scene, follower_gap_m: np.ndarray, closing_mps: np.ndarray) -> None:
         """Back to the old lane when, before the border is crossed, somebody shoots up or stands beside."""
