@@ -1,0 +1,268 @@
+"""Detector weights -> bundles: one graph in static shapes per camera kind, parity with torch, thresholds, report."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnx
+import torch
+
+from visuomotor.deploy.export.parity import Arrays, ParityResult, check_parity
+from visuomotor.deploy.runtime.bundle import Bundle, BundleMeta, TensorSpec, write_bundle
+from visuomotor.deploy.runtime.session import make_session
+from visuomotor.messages.schema import CLASS_NAMES
+from visuomotor.perception.train.detector_checkpoint import load_weights, save_weights
+from visuomotor.perception.train.detector_data import LabelledImage, group_by_size, load_cameras, read_split
+from visuomotor.perception.train.detector_eval import eval_detector
+from visuomotor.perception.train.detector_graph import MIN_SCORE, OUTPUTS, DetectorGraph
+from visuomotor.perception.train.detector_infer import calibration_batches, find_objects
+from visuomotor.perception.train.detector_metrics import (
+    choose_thresholds,
+    compute_ap,
+    fit_position_sigma,
+    match,
+    measure_positions,
+    rate_matches,
+    summarise_positions,
+)
+from visuomotor.perception.train.detector_model import STRIDE_PX, DetectorConfig, DetectorModel, recalibrate
+
+OUTPUT_SPECS = (
+    TensorSpec(name="box_px", dtype="float32", shape=(OUTPUTS, 4), unit="px", meaning="x0, y0, x1, y1; visible part"),
+    TensorSpec(name="score", dtype="float32", shape=(OUTPUTS,), low=0.0, high=1.0, meaning="falling; 0 past count"),
+    TensorSpec(name="class_id", dtype="int64", shape=(OUTPUTS,), low=0, high=len(CLASS_NAMES) - 1),
+    TensorSpec(name="ground_px", dtype="float32", shape=(OUTPUTS, 2), unit="px", meaning="footprint centre"),
+    TensorSpec(
+        name="heading", dtype="float32", shape=(OUTPUTS, 2), low=-1.0, high=1.0, meaning="sine, cosine of yaw - bearing"
+    ),
+    TensorSpec(name="size_m", dtype="float32", shape=(OUTPUTS, 2), unit="m", meaning="length, width"),
+    TensorSpec(name="count", dtype="int64", shape=(), low=0, high=OUTPUTS),
+)
+
+
+RANK_MARGIN = 1e-4  # of scores
+ATOL, RTOL = 5e-3, 2e-3  # pixels, for the most part
+CALIBRATION_IMAGES = 2000
+
+
+class ExportGraph(torch.nn.Module):
+    """``DetectorGraph`` for one frame, without the batch dimension on the outputs."""
+
+    def __init__(self, graph: DetectorGraph) -> None:
+        super().__init__()
+        self.detector = graph  # torch.export has its own use for the name 'graph'
+
+    def forward(self, frame: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Frame [1, H, W, 3] uint8 -> the arrays of ``OUTPUT_SPECS``."""
+        return tuple(output[0] for output in self.detector(frame))
+
+
+def export_onnx(model: DetectorModel, height: int, width: int) -> bytes:
+    """Serialised ONNX graph for frames of one size."""
+    plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
+    graph = ExportGraph(DetectorGraph(plain, height, width)).eval()
+    frame = torch.randint(0, 256, (1, height, width, 3), dtype=torch.uint8)
+    names = [spec.name for spec in OUTPUT_SPECS]
+    program = torch.onnx.export(
+        graph,
+        (frame,),
+        input_names=["frame"],
+        output_names=names,
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
+    buffer = io.BytesIO()
+    assert program is not None
+    onnx.save_model(program.model_proto, buffer)
+    return buffer.getvalue()
+
+
+def check_export(model: DetectorModel, data: bytes, real: list[np.ndarray], height: int, width: int) -> ParityResult:
+    """Parity of the graph with torch on real frames, noise, black, white and a gradient.
+
+    Where two scores, or a score and the least one kept, differ by less than rounding, torch and ONNX Runtime may rank
+    them differently and both be right: such frames are left out (and never all of them).
+    """
+    graph = ExportGraph(DetectorGraph(copy.deepcopy(model).eval(), height, width)).eval()
+
+    @torch.no_grad()
+    def run_torch(arrays: Arrays) -> Arrays:
+        outputs = graph(torch.from_numpy(arrays["frame"]))
+        return {spec.name: value.numpy() for spec, value in zip(OUTPUT_SPECS, outputs, strict=True)}
+
+    def is_decided(arrays: Arrays) -> bool:
+        outputs = run_torch(arrays)
+        score = outputs["score"][: int(outputs["count"])].astype(np.float64)
+        steps = -np.diff(np.concatenate([score, [MIN_SCORE]]))
+        return bool((steps[:-1] > RANK_MARGIN).all()) and (not len(score) or steps[-1] > RANK_MARGIN)
+
+    cases = [case for case in _cases(real, height, width) if is_decided(case)]
+    return check_parity(run_torch, make_session(data, device="cpu"), cases, atol=ATOL, rtol=RTOL)
+
+
+def _cases(real: list[np.ndarray], height: int, width: int) -> Iterator[dict[str, np.ndarray]]:
+    rng = np.random.default_rng(0)
+    shape = (1, height, width, 3)
+    for value in (0, 114, 255):
+        yield {"frame": np.full(shape, value, np.uint8)}
+    yield {"frame": np.broadcast_to(np.linspace(0, 255, width)[None, None, :, None], shape).astype(np.uint8)}
+    for _ in range(4):
+        yield {"frame": rng.integers(0, 256, shape, dtype=np.uint8)}
+    for image in real:
+        yield {"frame": image[None]}
+
+
+def export_detector(
+    run: Path, data: Path, out: Path, *, test_split: str | None = "test", real_frames: int = 24
+) -> list[Bundle]:
+    """Bundles ``drive-detector-front`` and ``drive-detector-side`` in ``out``, as far as the data has such images.
+
+    Batch-norm statistics come from ``data/train``, thresholds and position covariance from ``data/val``, the figures in
+    the bundle from ``data/<test_split>`` when given. Raises ParityError when the graph differs from torch.
+    """
+    settings: dict[str, Any] = json.loads((run / "config.json").read_text())
+    model = DetectorModel(msgspec.convert(settings["config"]["model"], DetectorConfig))
+    load_weights(model, run / "best.safetensors")
+    train = group_by_size(read_split(data, "train", CALIBRATION_IMAGES))
+    val = group_by_size(read_split(data, "val"))
+    bundles = []
+    for group in val:
+        height, width = group[0].image.shape[:2]
+        source = next((g for g in train if g[0].image.shape == group[0].image.shape), group)
+        name = "front" if any(image.camera == "camera_front" for image in group) else "side"
+        tuned = copy.deepcopy(model)
+        recalibrate(tuned, calibration_batches(source, seed=0, count=16))
+        bundles.append(_write(tuned, group, name, settings, run, data, out, height, width, test_split, real_frames))
+    return bundles
+
+
+def _write(
+    model: DetectorModel,
+    val: list[LabelledImage],
+    name: str,
+    settings: dict[str, Any],
+    run: Path,
+    data: Path,
+    out: Path,
+    height: int,
+    width: int,
+    test_split: str | None,
+    real_frames: int,
+) -> Bundle:
+    graph = export_onnx(model, height, width)
+    step = max(1, len(val) // max(real_frames, 1))
+    parity = check_export(model, graph, [i.image for i in val[::step]], height, width).raise_if_failed()
+    found = find_objects(model, [i.image for i in val])
+    truth = [i.objects for i in val]
+    matches = match(truth, found)
+    thresholds = choose_thresholds(matches)
+    cameras = load_cameras(data, {i.camera for i in val})
+    errors = measure_positions(val, found, matches, cameras, thresholds)
+    metrics = {
+        "val": {
+            "ap": compute_ap(truth, found),
+            "rates": rate_matches(matches, thresholds, len(val)),
+            "positions": summarise_positions(errors),
+            "images": len(val),
+        }
+    }
+    meta = BundleMeta(
+        kind="detector",
+        task="drive",
+        inputs=(TensorSpec(name="frame", dtype="uint8", shape=(1, height, width, 3), low=0, high=255, meaning="BGR"),),
+        outputs=OUTPUT_SPECS,
+        class_names=CLASS_NAMES,
+        training={
+            **settings,
+            "history": _history(run)[-1:],
+            "batch_norm": "training images of this size",
+        },
+        code_revision=str(settings.get("revision", "")),
+        metrics=metrics,
+        parity=parity.to_meta(),
+        extra={
+            "camera": {"width": width, "height": height, "names": sorted(cameras)},
+            "score_threshold": dict(zip(CLASS_NAMES, thresholds, strict=True)),
+            "position_sigma": fit_position_sigma(errors),
+            "stride_px": STRIDE_PX,
+            "heading": "observation angle: yaw in ego minus the bearing from the camera",
+        },
+    )
+    path = out / f"drive-detector-{name}"
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Path(folder) / "weights.safetensors"
+        save_weights(model, weights)
+        bundle = write_bundle(path, model=graph, meta=meta, report=write_report(meta, _history(run)), weights=weights)
+        if test_split is None:
+            return bundle
+        scores = eval_detector(bundle, data, test_split)
+        meta.metrics = {**metrics, test_split: {**scores[bundle.name], "summary": scores["summary"]}}
+        return write_bundle(path, model=graph, meta=meta, report=write_report(meta, _history(run)), weights=weights)
+
+
+def _history(run: Path) -> list[dict[str, Any]]:
+    path = run / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def write_report(meta: BundleMeta, history: list[dict[str, Any]]) -> str:
+    """Markdown account of the training and the scores."""
+    camera = meta.extra["camera"]
+    lines = [
+        f"# Detector for {', '.join(camera['names'])} ({camera['width']}x{camera['height']})",
+        "",
+        "Residual CNN with a feature pyramid, one output location every 4 px, suppression inside the graph.",
+        "The weights are shared between camera kinds; the batch-norm statistics are those of this image size.",
+        "",
+        f"Revision {meta.code_revision or 'unknown'}, data `{meta.training.get('data')}`, "
+        f"seed {meta.training.get('config', {}).get('seed')}.",
+        "",
+        "## Training",
+        "",
+        "| minutes | step | AP50 (val) | AP50:95 (val) |",
+        "|---|---|---|---|",
+    ]
+    lines += [f"| {h['minutes']:.1f} | {h['step']} | {h['ap50']:.3f} | {h['ap50_95']:.3f} |" for h in history]
+    for split, scores in meta.metrics.items():
+        lines += [
+            "",
+            f"## Scores on {split} ({scores['images']} images; objects >= 10 px high and >= 30 % visible)",
+            "",
+        ]
+        lines += ["| class | AP50 | AP50:95 | precision | recall |", "|---|---|---|---|---|"]
+        rates = scores["rates"]["by_class"]
+        for name, ap in scores["ap"]["by_class"].items():
+            r = rates.get(name, {"precision": 0.0, "recall": 0.0})
+            lines.append(
+                f"| {name} | {ap['ap50']:.3f} | {ap['ap50_95']:.3f} | {r['precision']:.3f} | {r['recall']:.3f} |"
+            )
+        lines.append(
+            f"| macro | {scores['ap']['ap50']:.3f} | {scores['ap']['ap50_95']:.3f} | "
+            f"{scores['rates']['precision']:.3f} | {scores['rates']['recall']:.3f} |"
+        )
+        lines += [
+            "",
+            "| range (m) | objects | lateral median (m) | range median (m) | range 90 % (m) |",
+            "|---|---|---|---|---|",
+        ]
+        for row in scores["positions"]["by_range"]:
+            lines.append(
+                f"| {row['from_m']:.0f}-{row['to_m']:.0f} | {row['objects']} | {row['lateral_median_m']:.2f} | "
+                f"{row['range_median_m']:.2f} | {row['range_p90_m']:.2f} |"
+            )
+        for name, value in scores.get("summary", {}).items():
+            lines.append(f"\n{name}: {value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]")
+    lines += [
+        "",
+        f"Parity with torch over {meta.parity['cases']} frames: largest error {meta.parity['max_abs_error']:.2g}.",
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,130 @@
+"""Scores of detector bundles on a labelled split, through the same ONNX Runtime path that drives the car."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from visuomotor.deploy.runtime.bundle import Bundle, load_bundle
+from visuomotor.messages.schema import CLASS_NAMES
+from visuomotor.perception.detector import Detector
+from visuomotor.perception.train.detector_data import LabelledImage, group_by_size, load_cameras, read_split
+from visuomotor.perception.train.detector_metrics import (
+    Found,
+    bootstrap,
+    compute_ap,
+    match,
+    measure_positions,
+    rate_matches,
+    summarise_positions,
+)
+
+AP_DRAWS = 60  # bootstrap draws of AP: each is a whole COCO evaluation
+
+
+def eval_detector(
+    bundles: str | Path | Bundle | Sequence[str | Path | Bundle],
+    data: Path,
+    split: str = "test",
+    *,
+    limit: int | None = None,
+    device: str = "auto",
+    threads: int = 1,
+) -> dict[str, Any]:
+    """Score one or several bundles on the images of their size in ``data/split``.
+
+    Returns ``{"split", "summary", "all", "<bundle name>": ...}``; each part has ``ap``, ``rates``, ``positions`` and
+    ``images``, bundles also ``latency_ms``; ``summary`` holds the headline figures with 95 % intervals over images.
+    Raises ValueError when no image fits any bundle, BundleError for a bad bundle.
+    """
+    listed = [bundles] if isinstance(bundles, str | Path | Bundle) else list(bundles)
+    loaded = [b if isinstance(b, Bundle) else load_bundle(b, "detector") for b in listed]
+    groups = group_by_size(read_split(data, split, limit))
+    cameras = load_cameras(data, {i.camera for g in groups for i in g})
+    result: dict[str, Any] = {"split": split, "data": str(data)}
+    every: list[LabelledImage] = []
+    all_found: list[Found] = []
+    thresholds: list[float] = []
+    for bundle in loaded:
+        size = next(spec.shape for spec in bundle.meta.inputs if spec.name == "frame")
+        images = next((g for g in groups if (1, *g[0].image.shape) == size), [])
+        if not images:
+            continue
+        detector = Detector(bundle, cameras[images[0].camera], device=device, threads=threads)
+        found, latency = infer_images(detector, images)
+        thresholds = [float(t) for t in detector.score_threshold]
+        result[bundle.name] = {
+            **score_images(images, found, cameras, thresholds),
+            "latency_ms": {f"p{p}": float(np.percentile(latency, p)) for p in (50, 95, 99)},
+            "provider": detector.session.provider,
+            "digest": bundle.digest,
+        }
+        every += images
+        all_found += found
+    if not every:
+        shapes = [b.meta.inputs[0].shape for b in loaded]
+        raise ValueError(f"{data / split}: no image of a size that the bundles take; expected one of {shapes}")
+    result["all"] = score_images(every, all_found, cameras, thresholds)
+    result["summary"] = summarise(every, all_found, cameras, thresholds)
+    return result
+
+
+def infer_images(detector: Detector, images: Sequence[LabelledImage]) -> tuple[list[Found], list[float]]:
+    """Everything found in each image down to the graph's least score, and the wall-clock time of each frame in ms."""
+    found, latency = [], []
+    for image in images:
+        start = time.perf_counter()
+        outputs = detector.infer(image.image)
+        latency.append((time.perf_counter() - start) * 1e3)
+        found.append(Found(**outputs))
+    return found, latency
+
+
+def score_images(
+    images: Sequence[LabelledImage], found: Sequence[Found], cameras: Mapping[str, Any], thresholds: Sequence[float]
+) -> dict[str, Any]:
+    """AP, rates at the deployed thresholds, and position errors."""
+    truth = [image.objects for image in images]
+    matches = match(truth, found)
+    return {
+        "images": len(images),
+        "ap": compute_ap(truth, found),
+        "thresholds": dict(zip(CLASS_NAMES, thresholds, strict=True)),
+        "rates": rate_matches(matches, thresholds, len(images)),
+        "positions": summarise_positions(measure_positions(images, found, matches, cameras, thresholds)),
+    }
+
+
+def summarise(
+    images: Sequence[LabelledImage], found: Sequence[Found], cameras: Mapping[str, Any], thresholds: Sequence[float]
+) -> dict[str, dict[str, float | int]]:
+    """The figures of the bars, each with a 95 % interval by bootstrap over images."""
+    truth = [image.objects for image in images]
+    matches = match(truth, found)
+    errors = measure_positions(images, found, matches, cameras, thresholds)
+    near = errors.distance_m < 30.0
+    values = {
+        "position_lateral_median_m": np.abs(errors.lateral_m),
+        "position_range_median_m": np.abs(errors.range_m),
+        "position_range_excess_median": np.abs(errors.range_m) / np.maximum(0.5, 0.05 * errors.distance_m),
+    }
+    of_image = [np.flatnonzero(near & (errors.image == i)) for i in range(len(images))]
+    summary: dict[str, dict[str, float | int]] = {}
+    for key in ("ap50", "ap50_95"):
+        summary[key] = bootstrap(
+            lambda index, key=key: float(compute_ap([truth[i] for i in index], [found[i] for i in index])[key]),
+            len(images),
+            draws=AP_DRAWS,
+        )
+    for name, error in values.items():
+
+        def median(index: np.ndarray, error: np.ndarray = error) -> float:
+            picked = [of_image[i] for i in index if len(of_image[i])]
+            return float(np.median(error[np.concatenate(picked)])) if picked else float("nan")
+
+        summary[name] = bootstrap(median, len(images))
+    return summary
