@@ -13,7 +13,7 @@ from visuomotor.messages.schema import PEDESTRIAN
 from visuomotor.sim.car import Car, attitude
 from visuomotor.sim.collision import boxes_overlap, corners
 from visuomotor.sim.events import run_scripts
-from visuomotor.sim.road import Road
+from visuomotor.sim.road import Road, RoadBatch
 from visuomotor.sim.scenario import AGENTS_MAX, DriveCase
 from visuomotor.sim.traffic import DT_S, MANOEUVRES, Ego, Traffic
 
@@ -30,8 +30,8 @@ class DriveWorlds:
     """B worlds, each with one ego car and at most N agents.
 
     Arrays, float64 in the map frame: ``ego_pose`` [B, 3] (x, y, yaw); ``ego_*`` [B]; ``agent_*`` [B, N, ...];
-    ``collision``, ``at_fault``, ``offroad`` [B] bool; ``end`` [B] int, an index into ENDS; ``tick`` [B] int. A world that
-    has ended stays as it is until its next ``reset``.
+    ``collision``, ``at_fault``, ``offroad`` [B] bool; ``end`` [B] int, an index into ENDS; ``tick`` [B] int. A world
+    that has ended stays as it is until its next ``reset``.
     """
 
     def __init__(self, count: int = 1, *, agents_max: int = AGENTS_MAX) -> None:
@@ -39,10 +39,9 @@ class DriveWorlds:
             raise ValueError(f"count: expected at least one world, got {count}")
         self.count = count
         self.agents_max = agents_max
-        self.cases: list[DriveCase] = []
+        self.cases: list[DriveCase] = []  # one per world from the first reset on
         self.roads: list[Road] = []
-        self._case: list[DriveCase | None] = [None] * count
-        self._road: list[Road | None] = [None] * count
+        self._ready = np.zeros(count, bool)
         self._cars = [Car() for _ in range(count)]
         self._traffic = Traffic(count, agents_max)
         self.tick = np.zeros(count, np.int64)
@@ -87,22 +86,27 @@ class DriveWorlds:
         """Distance along the route [B], within 0..route_length_m."""
         return np.clip(self.ego_s_m, 0.0, self.route_length_m)
 
+    def ready(self, index: int) -> bool:
+        """Whether world ``index`` has been reset at least once."""
+        return bool(self._ready[index])
+
     @property
     def time_s(self) -> np.ndarray:
         """Simulation time since the reset [B]."""
         return self.tick * DT_S
 
     @property
-    def road_batch(self) -> object:
+    def road_batch(self) -> RoadBatch:
         """The reference lines of all worlds, see `sim.road.RoadBatch`."""
         return self._traffic.roads
 
     def reset(self, index: int, case: DriveCase) -> None:
         """Start a case in world ``index``; nothing of what ran there before is left."""
         road = Road(case.road)
-        self._case[index], self._road[index] = case, road
-        self.cases = [c for c in self._case if c is not None]
-        self.roads = [r for r in self._road if r is not None]
+        if not self.cases:  # worlds not reset yet hold the first case, ended
+            self.cases, self.roads = [case] * self.count, [road] * self.count
+        self.cases[index], self.roads[index] = case, road
+        self._ready[index] = True
         d = case.ego_lane * road.lane_width_m
         x, y = road.cartesian(np.array(0.0), np.array(d))
         yaw = float(road.heading(np.array(0.0)))
@@ -133,7 +137,7 @@ class DriveWorlds:
         ) = state[3:]
 
     def step(self, acceleration_mps2: np.ndarray, steering_angle_rad: np.ndarray) -> None:
-        """Advance every running world by 0.1 s under the commands [B]; commands that are not finite mean full braking."""
+        """Advance every running world by 0.1 s under the commands [B]; one that is not finite means full braking."""
         live = self.end == RUNNING
         if not live.any():
             return

@@ -1,4 +1,4 @@
-"""Scripts of the events: cut-in, hard braking, queue, pedestrian, blind spot. Each acts on the agents that play the role.
+"""Scripts of the events: cut-in, hard braking, queue, pedestrian, blind spot. Each acts on the agents of its role.
 
 Every script leaves the ego room: what it forces can be met with less than the envelope of comfortable braking, after a
 reaction time, if the ego keeps the distance that a careful driver would keep.

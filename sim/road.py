@@ -1,8 +1,8 @@
 """Roads of one direction of travel: clothoid centre lines made from parameters, and Frenet coordinates on them.
 
-The reference line is the centre of the rightmost lane; ``s`` is arc length along it (0 at the start of the route, it begins
-``LEAD_IN_M`` earlier and ends ``LEAD_OUT_M`` after the goal), ``d`` the offset to its left. Lane i is centred at
-``i * lane_width_m``. `RoadBatch` holds the lines of many worlds padded to one shape, so that a step needs one numpy pass.
+The reference line is the centre of the rightmost lane; ``s`` is arc length along it (0 at the start of the route, it
+begins ``LEAD_IN_M`` earlier and ends ``LEAD_OUT_M`` after the goal), ``d`` the offset to its left. Lane i is centred at
+``i * lane_width_m``. `RoadBatch` holds the lines of many worlds padded to one shape, for one numpy pass per step.
 """
 
 from __future__ import annotations

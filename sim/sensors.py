@@ -1,8 +1,8 @@
 """Noisy proprioception and localisation of the ego cars: what a real vehicle would know, from the simulator's truth.
 
-Model: wheel speed with a scale error and white noise; a gyro with a bias and white noise; dead reckoning from both, so that
-``odom_`` drifts from the map; localisation on the route with lateral and heading errors that wander as Ornstein-Uhlenbeck
-processes. Every world has random streams of its own that start anew with each reset.
+Model: wheel speed with a scale error and white noise; a gyro with a bias and white noise; dead reckoning from both, so
+that ``odom_`` drifts from the map; localisation on the route whose lateral, longitudinal and heading errors wander as
+Ornstein-Uhlenbeck processes. Every world has random streams of its own that start anew with each reset.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ _RENEW = float(np.sqrt(1.0 - _KEEP**2))
 
 
 class Sensors:
-    """Sensors of all cars of a `DriveWorlds`: call ``reset(index)`` after its reset, ``update()`` after every reset or step.
+    """Sensors of all cars of a `DriveWorlds`: ``reset(index)`` after its reset, ``update()`` after every reset or step.
 
     Arrays [B]: ``speed_mps``, ``acceleration_mps2``, ``yaw_rate_radps``, ``steering_angle_rad``, ``roll_rad``,
-    ``pitch_rad``, ``lane_count``, ``lane_width_m``, ``speed_limit_mps``, ``goal_distance_m``; ``odom_pose`` [B, 3] (0, 0, 0 at
-    the start); ``route_m`` float32 [B, 81, 2], the centre of the rightmost lane every 2 m from 40 m behind, in odom.
+    ``pitch_rad``, ``lane_count``, ``lane_width_m``, ``speed_limit_mps``, ``goal_distance_m``; ``odom_pose`` [B, 3], zero at
+    the start; ``route_m`` float32 [B, 81, 2], the centre of the rightmost lane every 2 m from 40 m behind, in odom.
     """
 
     def __init__(self, worlds: DriveWorlds) -> None:
@@ -71,9 +71,9 @@ class Sensors:
 
     def reset(self, index: int) -> None:
         """Start the sensors of world ``index`` anew, from the streams of its present case."""
-        case, road = self._worlds._case[index], self._worlds._road[index]
-        if case is None or road is None:
+        if not self._worlds.ready(index):
             raise ValueError(f"world {index}: reset the world before its sensors")
+        case, road = self._worlds.cases[index], self._worlds.roads[index]
         stream = np.random.default_rng([case.stream_seed, 2])
         self._stream[index] = stream
         self._used[index] = _BLOCK
@@ -134,7 +134,7 @@ class Sensors:
         """Lay the map's route into odom through the noisy localised pose."""
         w = self._worlds
         s = w.ego_s_m + LONGITUDINAL_SIGMA_M * self._wander[:, 0]
-        x, y, heading, _ = w._traffic.roads.line(s[:, None] + self._ahead)
+        x, y, _, _ = w.road_batch.line(s[:, None] + self._ahead)
         error = self.odom_pose[:, 2] - w.ego_pose[:, 2] + HEADING_SIGMA_RAD * self._wander[:, 2]
         cos, sin = np.cos(error)[:, None], np.sin(error)[:, None]
         yaw = w.ego_pose[:, 2]

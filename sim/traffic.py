@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from visuomotor.control.car_following import idm_acceleration
 from visuomotor.control.config import VEHICLE
 from visuomotor.messages.schema import TRUCK
 from visuomotor.sim.road import LEAD_IN_M, LEAD_OUT_M, Road, RoadBatch
@@ -19,6 +20,7 @@ from visuomotor.sim.scenario import (
     TRAFFIC,
     WALKER,
     DriveCase,
+    Driver,
     draw_driver,
     draw_vehicle,
 )
@@ -28,6 +30,7 @@ MANOEUVRES = ("straight", "lane_change", "brake", "crossing", "static")
 STRAIGHT, LANE_CHANGE, BRAKE, CROSSING, STANDING = range(len(MANOEUVRES))
 
 HARDEST_BRAKE_MPS2 = 8.0
+TOO_FAST = 1.25  # times the desired speed: the most that counts in the IDM's free term
 SIDE_MARGIN_M = 0.3  # what drivers want beside them
 STATIC_GAP_M = 9.0  # stop this far from an obstacle, so that there is room to steer out
 MOBIL_PERIOD_TICKS = 10
@@ -39,22 +42,28 @@ SPAWN_AHEAD_M = (95.0, 150.0)
 SPAWN_BEHIND_M = (85.0, 110.0)
 
 
-def idm(
+def _idm(
     speed: np.ndarray,
     desired: np.ndarray,
     gap: np.ndarray,
     leader_speed: np.ndarray,
-    headway: np.ndarray,
-    min_gap: np.ndarray,
-    acceleration: np.ndarray,
-    deceleration: np.ndarray,
+    headway: np.ndarray | float,
+    min_gap: np.ndarray | float,
+    a: np.ndarray | float,
+    b: np.ndarray | float,
 ) -> np.ndarray:
-    """IDM acceleration, m/s2, elementwise; gap inf means no leader. Between -8 and ``acceleration``."""
-    free = 1.0 - np.minimum((speed / np.maximum(desired, 0.1)) ** 4, 3.0)
-    wish = speed * headway + speed * (speed - leader_speed) / (2.0 * np.sqrt(acceleration * deceleration))
-    wish = min_gap + np.maximum(wish, 0.0)
-    result = acceleration * (free - (wish / np.maximum(gap, 0.1)) ** 2)
-    return np.clip(result, -HARDEST_BRAKE_MPS2, acceleration)
+    """IDM within what the tyres give; who is faster than he wants to be brakes gently, not as the fourth power says."""
+    result = idm_acceleration(
+        speed,
+        np.maximum(desired, speed / TOO_FAST),
+        gap,
+        leader_speed,
+        time_headway_s=headway,
+        min_gap_m=min_gap,
+        max_acceleration_mps2=a,
+        comfortable_deceleration_mps2=b,
+    )
+    return np.maximum(result, -HARDEST_BRAKE_MPS2)
 
 
 class Traffic:
@@ -72,8 +81,8 @@ class Traffic:
         self.phase = np.zeros(shape, np.int64)  # of the role's script
         self.size_m = np.ones((*shape, 3))
         floats = (
-            "s_m d_m speed acceleration lateral_speed yaw_offset desired headway min_gap driver_a driver_b politeness change_s "
-            "from_d to_d share trigger hold value timer speed_cap forced"
+            "s_m d_m speed acceleration lateral_speed yaw_offset desired headway min_gap driver_a driver_b politeness "
+            "change_s from_d to_d share trigger hold value timer speed_cap forced"
         )
         for name in floats.split():
             setattr(self, name, np.zeros(shape))
@@ -138,15 +147,16 @@ class Traffic:
             self.to_d[b, i] = agent.d_m
             self.yaw_offset[b, i] = agent.yaw_offset_rad
             self.trigger[b, i], self.hold[b, i], self.value[b, i] = agent.trigger_s_m, agent.hold_s, agent.value
-            self._set_driver(b, i, *agent.driver)
+            self._set_driver(b, i, agent.driver)
             late = agent.trigger_s_m > 0.0 and agent.role not in (ESCORT, WALKER, STATIC, QUEUE)
             self.waiting[b, i], self.present[b, i] = late, not late
         self.place(np.array([b]))
 
-    def _set_driver(self, b: int, i: int, desired: float, headway: float, gap: float, a: float, dec: float, polite: float, change_s: float) -> None:  # fmt: skip
-        self.desired[b, i], self.headway[b, i], self.min_gap[b, i] = desired, headway, gap
-        self.driver_a[b, i], self.driver_b[b, i] = a, dec
-        self.politeness[b, i], self.change_s[b, i] = polite, change_s
+    def _set_driver(self, b: int, i: int, driver: Driver) -> None:
+        self.desired[b, i], self.headway[b, i] = driver.desired_speed_mps, driver.headway_s
+        self.min_gap[b, i], self.politeness[b, i] = driver.min_gap_m, driver.politeness
+        self.driver_a[b, i], self.driver_b[b, i] = driver.acceleration_mps2, driver.deceleration_mps2
+        self.change_s[b, i] = driver.lane_change_s
 
     def view(self, ego: Ego) -> View:
         """Snapshot of everything on the roads, the ego as the last column."""
@@ -164,12 +174,24 @@ class Traffic:
         gap, leader_speed, static, _ = view.leader(b, i, *corridor)
         desired = np.minimum(self.desired[b, i], self.speed_cap[b, i])
         min_gap = np.where(static & ~self.changing[b, i], STATIC_GAP_M, self.min_gap[b, i])
-        a = idm(self.speed[b, i], desired, gap, leader_speed, self.headway[b, i], min_gap, self.driver_a[b, i], self.driver_b[b, i])  # fmt: skip
+        a = self._follow(b, i, desired, gap, leader_speed, min_gap)
         a = np.minimum(a, self.forced[b, i])
         self.acceleration[b, i] = a
         due = (self.role[b, i] == TRAFFIC) & ~self.changing[b, i] & ((tick[b] + 3 * i) % MOBIL_PERIOD_TICKS == 0)
         if due.any():
             self._mobil(view, b[due], i[due], a[due], static[due] & (gap[due] < OBSTACLE_SIGHT_M))
+
+    def _follow(
+        self,
+        b: np.ndarray,
+        i: np.ndarray,
+        desired: np.ndarray,
+        gap: np.ndarray,
+        leader_speed: np.ndarray,
+        min_gap: np.ndarray,
+    ) -> np.ndarray:
+        a, dec = self.driver_a[b, i], self.driver_b[b, i]
+        return _idm(self.speed[b, i], desired, gap, leader_speed, self.headway[b, i], min_gap, a, dec)
 
     def _mobil(self, view: View, b: np.ndarray, i: np.ndarray, a: np.ndarray, must: np.ndarray) -> None:
         """Start lane changes that pay, or that an obstacle ahead forces."""
@@ -183,9 +205,9 @@ class Traffic:
             low, high = centre - half, centre + half
             gap, leader_speed, static, _ = view.leader(b, i, low, high)
             back_gap, back, is_ego = view.follower(b, i, low, high)
-            mine = idm(self.speed[b, i], self.desired[b, i], gap, leader_speed, self.headway[b, i], self.min_gap[b, i], self.driver_a[b, i], self.driver_b[b, i])  # fmt: skip
+            mine = self._follow(b, i, self.desired[b, i], gap, leader_speed, self.min_gap[b, i])
             back_speed = np.where(np.isfinite(back_gap), view.speed[b, back], 0.0)
-            theirs = idm(back_speed, np.maximum(back_speed, 1.0), back_gap, self.speed[b, i], 1.2, 2.0, 1.5, 2.0)
+            theirs = _idm(back_speed, np.maximum(back_speed, 1.0), back_gap, self.speed[b, i], 1.2, 2.0, 1.5, 2.0)
             hurry = np.maximum(back_speed - self.speed[b, i], 0.0)
             room = 2.5 + 0.4 * back_speed * is_ego + hurry * 1.0 + hurry**2 / 4.0
             safe = (theirs > -np.where(must, 3.5, MOBIL_SAFE_MPS2)) & (back_gap > room)
@@ -286,7 +308,7 @@ class Traffic:
             self.class_id[b, i] = class_id
             self.size_m[b, i] = size
             self.put(b, i, s, lane, min(driver.desired_speed_mps, limit) * (0.85 if ahead else 1.0))
-            self._set_driver(b, i, *driver)
+            self._set_driver(b, i, driver)
             return
         # no room now: the slot stays far behind, absent, and is tried again by the events' pass
         self.waiting[b, i] = True
