@@ -80,38 +80,38 @@ def train_policy(
     Demonstrations of IDM + MOBIL on the error model, aggregated on the learner's path, start the actor; PPO goes on
     from there on training cases, failed ones more often. The best checkpoint is the one with the highest success on
     tuning cases, under the error model and on truth together. ``max_minutes`` counts all sessions of a resumed
-    training, ``max_steps`` limits transitions of PPO. TensorBoard logs are in ``out/tensorboard``.
+    training, ``max_steps`` limits transitions of PPO. ``resume`` goes on from ``out/last``, under its settings
+    unless others are given. TensorBoard logs are in ``out/tensorboard``.
     """
     if task != "drive":
         raise ValueError(f"task: expected 'drive', got {task!r}")
-    settings = settings or PolicyTraining()
+    before = load_checkpoint(out / "last") if resume else None
+    if settings is None:
+        settings = msgspec.convert(before[2].settings, PolicyTraining) if before else PolicyTraining()
+    steps_before = before[2].environment_steps if before else 0
     out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
-    rng = np.random.default_rng(settings.seed)
-    clock = _Clock(0.0)
+    rng = np.random.default_rng([settings.seed, steps_before])
+    clock = _Clock(before[2].minutes if before else 0.0)
     report(f"settings: {msgspec.json.encode(settings).decode()}")
 
-    pool = CasePool(settings.seed, settings.replay)
+    pool = CasePool(settings.seed + steps_before, settings.replay)
     env = _make_env(settings, case_seeds=pool)
     try:
-        if resume:
-            model, normalizer, progress = load_checkpoint(out / "last")
-            clock = _Clock(progress.minutes)
-            venv = DriveVecEnv(env, normalizer, progress.reward_scale, pool)
-            model.set_env(venv)
+        if before:
+            model, normalizer, progress = before
             report(f"resumed after {progress.minutes:.1f} minutes, {progress.environment_steps} steps")
         else:
             model, normalizer, progress = _warm_start(settings, env, rng, clock, report)
-            venv = DriveVecEnv(env, normalizer, progress.reward_scale, pool)
-            model.set_env(venv)
+        venv = DriveVecEnv(env, normalizer, progress.reward_scale, pool)
+        model.set_env(venv)
         model.set_logger(configure(str(out / "tensorboard"), ["tensorboard"]))
         run = _Run(settings, out, model, normalizer, progress, clock, max_minutes, report)
-        if not resume:
+        if not before:
             run.evaluate("imitation")
-        limit = model.num_timesteps + max_steps if max_steps else 1 << 60
-        venv.seed(int(rng.integers(2**31)) + model.num_timesteps)
-        model.learn(limit - model.num_timesteps, callback=run, reset_num_timesteps=False)
+        venv.seed(int(rng.integers(2**31)))
+        model.learn(max_steps or 1 << 60, callback=run, reset_num_timesteps=False)
         run.evaluate("end")
     finally:
         env.close()

@@ -45,8 +45,8 @@ class DriveVecEnv(VecEnv):
     def __init__(
         self, env: DriveVectorEnv, normalizer: Normalizer, reward_scale: float, pool: CasePool | None = None
     ) -> None:
-        super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
         self.env = env
+        super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
         self.normalizer = normalizer
         self.reward_scale = reward_scale
         self.recent: deque[EpisodeSummary] = deque(maxlen=200)
