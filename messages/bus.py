@@ -24,7 +24,6 @@ from visuomotor.messages.wiring import RunPlace, newest_only
 
 EVENT_QUEUE = 1000  # messages kept for a reader of a queue='all' service in realtime
 LINGER_MS = 300  # how long a closing publisher tries to get its last words out
-LARGE_BYTES = 1 << 16  # from here on handing over a buffer is cheaper than copying it
 READ_AT_ONCE = 10_000  # messages taken from one socket before the others get their turn
 
 
@@ -51,7 +50,6 @@ class Publisher:
         self.digests = TopicDigests()
         self._sockets: dict[str, zmq.Socket[bytes]] = {}
         self._services: dict[str, zmq.Socket[bytes]] = {}
-        self._buffer = bytearray()
         for service in dict.fromkeys(services):
             endpoint = place.endpoint(node, service)
             if endpoint not in self._sockets:
@@ -72,29 +70,29 @@ class Publisher:
 
     def publish(self, service: str, message: Message) -> None:
         """Send one message; its header must be complete. Raises WireError when it does not fit the schema."""
-        header = message.header
-        buffer = self._buffer
-        wire.encode_into(service, message, buffer, frame.HEAD.size)
+        head = self._head(service, message.header.episode, message.header.tick, frame.DATA)
+        data = wire.encode(service, message, head)
         if self.place.clock == "lockstep":
-            with memoryview(buffer) as view:
-                self.digests.add(service, view[frame.HEAD.size :])
-        self._send(service, frame.Head(time.monotonic_ns(), header.episode, header.tick, frame.DATA), buffer)
+            with memoryview(data) as view:
+                self.digests.add(service, view[frame.BODY_START :])
+        self._send(service, data)
 
     def absent(self, service: str, tick: int) -> None:
         """Tell readers in lockstep that there is no message at this tick."""
-        self._send(
-            service, frame.Head(time.monotonic_ns(), self.episode, tick, frame.ABSENT), bytearray(frame.HEAD.size)
-        )
+        head = self._head(service, self.episode, tick, frame.ABSENT)
+        self._send(service, frame.MARK + head + frame.EMPTY_BODY)
 
     def probe(self) -> None:
         """Send on every service what tells a subscriber that it is connected."""
         for service in self._services:
-            self._send(service, frame.Head(time.monotonic_ns(), -1, -1, frame.PROBE), bytearray(frame.HEAD.size))
+            self._send(service, frame.MARK + self._head(service, -1, -1, frame.PROBE) + frame.EMPTY_BODY)
 
-    def _send(self, service: str, head: frame.Head, buffer: bytearray) -> None:
-        buffer[: frame.HEAD.size] = frame.pack_head(service, self.place.run_id, head)
+    def _head(self, service: str, episode: int, tick: int, kind: int) -> bytes:
+        return frame.pack_head(service, self.place.run_id, frame.Head(time.monotonic_ns(), episode, tick, kind))
+
+    def _send(self, service: str, data: bytes) -> None:
         with contextlib.suppress(zmq.Again):  # a PUB socket drops, it never waits
-            self._services[service].send(buffer, zmq.NOBLOCK)
+            self._services[service].send(data, zmq.NOBLOCK, copy=False)
 
     def close(self) -> None:
         """Close the sockets."""
@@ -134,7 +132,7 @@ class Subscriber:
             else:
                 socket.setsockopt(zmq.RCVHWM, 0 if place.clock == "lockstep" else EVENT_QUEUE)
             socket.setsockopt(zmq.LINGER, 0)
-            socket.setsockopt(zmq.MAXMSGSIZE, max(SERVICES[s].max_bytes for s in services) + frame.HEAD.size)
+            socket.setsockopt(zmq.MAXMSGSIZE, max(SERVICES[s].max_bytes for s in services) + frame.BODY_START)
             for service in services:
                 socket.setsockopt(zmq.SUBSCRIBE, frame.prefix(service))
             monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED)
@@ -162,7 +160,7 @@ class Subscriber:
         return received
 
     def _read(self, node: str, services: dict[bytes, str], data: memoryview, received: list[Received]) -> None:
-        service = services.get(bytes(data[:8]))
+        service = services.get(bytes(data[: frame.PREFIX_SIZE]))
         head = frame.unpack_head(service, self.place.run_id, data) if service is not None else None
         if service is None or head is None:
             self.dropped["foreign"] += 1
@@ -177,7 +175,7 @@ class Subscriber:
         message: Message | None = None
         if head.kind == frame.DATA:
             try:
-                message = wire.decode(service, data[frame.HEAD.size :])
+                message = wire.decode(service, data[frame.BODY_START :])
             except wire.WireError:
                 self.dropped["malformed"] += 1
                 return

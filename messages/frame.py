@@ -1,4 +1,4 @@
-"""What goes over a socket: one part, a fixed head and the body of a message.
+"""What goes over a socket: one part, the msgpack pair of a head of fixed size and the body of a message.
 
 The head begins with the schema hash of the service, which is also the subscription prefix, so that a reader never gets
 bytes of another schema; then the run, so that it never takes those of another run.
@@ -15,6 +15,10 @@ import msgspec
 from visuomotor.messages.wire import Buffer, schema_hash
 
 HEAD = struct.Struct("<8s8sqiiB")  # schema, run, publish time ns, episode, tick, kind
+MARK = bytes((0x92, 0xC4, HEAD.size))  # msgpack: a pair, of which the first is so many bytes
+BODY_START = len(MARK) + HEAD.size
+PREFIX_SIZE = len(MARK) + 8
+EMPTY_BODY = b"\xc0"
 DATA, PROBE, ABSENT = range(3)  # a message; is anybody there?; nothing at this tick
 
 
@@ -29,8 +33,8 @@ class Head(msgspec.Struct, frozen=True):
 
 @cache
 def prefix(service: str) -> bytes:
-    """First 8 bytes of every frame of a service."""
-    return bytes.fromhex(schema_hash(service))
+    """First bytes of every frame of a service."""
+    return MARK + bytes.fromhex(schema_hash(service))
 
 
 @cache
@@ -40,15 +44,15 @@ def run_tag(run_id: str) -> bytes:
 
 
 def pack_head(service: str, run_id: str, head: Head) -> bytes:
-    """Head of a frame."""
-    return HEAD.pack(prefix(service), run_tag(run_id), head.t_publish_ns, head.episode, head.tick, head.kind)
+    """Bytes of a head."""
+    return HEAD.pack(prefix(service)[len(MARK) :], run_tag(run_id), head.t_publish_ns, head.episode, head.tick, head.kind)
 
 
 def unpack_head(service: str, run_id: str, frame: Buffer) -> Head | None:
     """Head of a frame, None when the frame is not of this service and run."""
-    if len(frame) < HEAD.size:
+    if len(frame) < BODY_START or frame[:PREFIX_SIZE] != prefix(service):
         return None
-    schema, run, t_publish_ns, episode, tick, kind = HEAD.unpack_from(frame)
-    if schema != prefix(service) or run != run_tag(run_id) or kind not in (DATA, PROBE, ABSENT):
+    _, run, t_publish_ns, episode, tick, kind = HEAD.unpack_from(frame, len(MARK))
+    if run != run_tag(run_id) or kind not in (DATA, PROBE, ABSENT):
         return None
     return Head(t_publish_ns, episode, tick, kind)

@@ -143,8 +143,8 @@ def _checked_plain(service: str, plan: _Plan, message: Message) -> Any:
     return msgspec.convert(values, plan.plain_type)
 
 
-def encode_into(service: str, message: Message, buffer: bytearray, offset: int) -> None:
-    """Write the body of ``message`` to ``buffer`` from ``offset`` on; the buffer is cut or grown to fit.
+def encode(service: str, message: Message, head: bytes | None = None) -> bytes:
+    """Body of ``message``; with ``head`` the msgpack pair of both, made in one go to save a copy of large images.
 
     Raises WireError that names the service, the field, what was expected and what was there.
     """
@@ -161,19 +161,15 @@ def encode_into(service: str, message: Message, buffer: bytearray, offset: int) 
         arrays.append((field.dtype.name, value.shape, np.ascontiguousarray(value).reshape(-1).view(np.uint8).data))
     header = message.header
     lineage = _WireHeader(header.tick, header.seq, header.t_capture_ns, header.parents, header.valid)
+    body = (lineage, _checked_plain(service, plan, message), arrays)
     try:
-        plan.encoder.encode_into((lineage, _checked_plain(service, plan, message), arrays), buffer, offset)
+        encoded = plan.encoder.encode(body if head is None else (head, body))
     except (TypeError, OverflowError, msgspec.MsgspecError) as error:
         raise WireError(f"{service}: cannot be encoded: {error}") from error
-    if len(buffer) - offset > row.max_bytes:
-        raise WireError(f"{service}: expected at most {row.max_bytes} bytes, got {len(buffer) - offset}")
-
-
-def encode(service: str, message: Message) -> bytes:
-    """Body of ``message``. Raises WireError that names the service, the field, what was expected and what was there."""
-    buffer = bytearray()
-    encode_into(service, message, buffer, 0)
-    return bytes(buffer)
+    size = len(encoded) - (0 if head is None else len(head))
+    if size > row.max_bytes:
+        raise WireError(f"{service}: expected at most {row.max_bytes} bytes, got {size}")
+    return encoded
 
 
 def decode(service: str, buffer: Buffer) -> Message:
