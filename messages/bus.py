@@ -202,3 +202,5 @@ class Subscriber:
         for socket in self._sockets:
             socket.disable_monitor()
             socket.close()
+        for monitor in self._monitors:  # disable_monitor only forgets them; open, they keep the context from ending
+            monitor.close()
