@@ -106,6 +106,7 @@ def batches(data: SceneSet, agents: int, rng: np.random.Generator | None) -> Ite
     for chunk in np.split(useful, np.flatnonzero(np.diff(position)) + 1):
         if not len(chunk):
             continue
+        chunk = np.sort(chunk)
         index = np.concatenate([np.arange(bounds[s], bounds[s + 1]) for s in chunk])
         part = data.take(index)
         part.scene = np.repeat(np.arange(len(chunk)), bounds[chunk + 1] - bounds[chunk])

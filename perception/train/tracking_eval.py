@@ -1,0 +1,108 @@
+"""Scores of the tracker beside plain SORT on the same detections, by distance on the ground.
+
+Truths that count are those at least 30 % visible, 10 px high and within 60 m in some camera. A track that lies on any
+other agent is neither right nor wrong: it is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from visuomotor.messages.camera import CameraModel
+from visuomotor.messages.schema import VehicleState
+from visuomotor.perception.tracker import Tracker
+from visuomotor.perception.train.sort_baseline import Sort
+from visuomotor.perception.train.tracking_metrics import (
+    FrameObjects,
+    TrackingCounts,
+    assign_nearest,
+    bootstrap,
+    count_sequence,
+    pool,
+)
+from visuomotor.perception.train.tracks_data import TICK_S, EpisodeLog, TickLog
+
+VISIBLE_MIN = 0.3
+RANGE_MAX_M = 60.0
+GATE_M, GATE_SHARE = 1.5, 0.08  # a match lies within 1.5 m or 8 % of the range, whichever is more
+TRUTH_HEIGHT_M = np.array([1.5, 3.0, 1.7, 1.75, 0.7])
+HEIGHT_MIN_PX = 10.0
+
+Hypotheses = tuple[np.ndarray, np.ndarray]  # ids [M], positions in odom [M, 2]
+
+
+def frame_objects(tick: TickLog, hypotheses: Hypotheses, cameras: Sequence[CameraModel]) -> FrameObjects:
+    """One frame for the metrics, with tracks on agents that don't count left out."""
+    ids, position = hypotheses
+    truth = tick.to_odom(tick.position_m)
+    reach = np.linalg.norm(truth - tick.odom_pose[:2], axis=1)
+    focal = np.array([camera.fy for camera in cameras])
+    tall = focal[None] * TRUTH_HEIGHT_M[tick.class_id][:, None] / np.maximum(reach, 1.0)[:, None] >= HEIGHT_MIN_PX
+    counted = ((tick.visible_share >= VISIBLE_MIN) & tall).any(1) & (reach <= RANGE_MAX_M)
+    gap = np.linalg.norm(truth[:, None] - position[None], axis=2)
+    gap[gap > np.maximum(GATE_M, GATE_SHARE * reach)[:, None]] = np.nan
+    _, taken = assign_nearest(gap[counted])
+    _, beside = assign_nearest(gap[~counted])
+    drop = np.zeros(len(ids), bool)
+    drop[beside] = True
+    drop[taken] = False
+    far = np.linalg.norm(position - tick.odom_pose[:2], axis=1) > RANGE_MAX_M
+    drop |= far & ~np.isin(np.arange(len(ids)), taken)
+    return FrameObjects(tick.agent_id[counted], ids[~drop], gap[counted][:, ~drop])
+
+
+def run_tracker(log: EpisodeLog, make: Callable[[], Tracker]) -> list[Hypotheses]:
+    """Our tracks of every tick."""
+    tracker = make()
+    out = []
+    for k, tick in enumerate(log.ticks):
+        tracks = tracker.update(tick.detections, vehicle_state(log, k), k * TICK_S)
+        out.append((tracks.track_id.astype(np.int64), tracks.odom_position_m.astype(np.float64)))
+    return out
+
+
+def run_sort(log: EpisodeLog, cameras: int) -> list[Hypotheses]:
+    """SORT in every camera's image; a box stands where its detection stands on the ground."""
+    sorts = [Sort() for _ in range(cameras)]
+    out = []
+    for tick in log.ticks:
+        ids, places = [], []
+        for c, sort in enumerate(sorts):
+            mine = (tick.detections.camera_index == c) & (tick.detections.score >= 0.35)
+            number, _ = sort.update(tick.detections.box_px[mine])
+            ids.append(np.where(number >= 0, number * cameras + c, -1))
+            places.append(tick.detections.ego_position_m[mine])
+        number, place = np.concatenate(ids), np.concatenate(places).astype(np.float64)
+        yaw = tick.odom_pose[2]
+        turn = np.array([[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]])
+        out.append((number[number >= 0], place[number >= 0] @ turn.T + tick.odom_pose[:2]))
+    return out
+
+
+def vehicle_state(log: EpisodeLog, k: int) -> VehicleState:
+    """The vehicle state of a logged tick, as far as the tracker reads it."""
+    pose = log.ticks[k].odom_pose
+    moved = np.linalg.norm(pose[:2] - log.ticks[k - 1].odom_pose[:2]) / TICK_S if k else 0.0
+    return VehicleState(
+        speed_mps=float(moved), odom_x_m=float(pose[0]), odom_y_m=float(pose[1]), odom_yaw_rad=float(pose[2])
+    )
+
+
+def count_episode(log: EpisodeLog, hypotheses: list[Hypotheses], cameras: Sequence[CameraModel]) -> TrackingCounts:
+    """Counts of one episode."""
+    return count_sequence([frame_objects(t, h, cameras) for t, h in zip(log.ticks, hypotheses, strict=True)])
+
+
+def summarise_counts(counts: list[TrackingCounts]) -> dict[str, Any]:
+    """Pooled scores with 95 % intervals over episodes."""
+    score = pool(counts)
+    return {
+        **asdict(score),
+        "mota_interval": bootstrap(counts, lambda s: s.mota),
+        "idf1_interval": bootstrap(counts, lambda s: s.idf1),
+        "episodes": len(counts),
+    }
