@@ -1,0 +1,37 @@
+"""What README and the guides tell users to write runs as it stands there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = ["README.md", "docs/own_policy.md", "docs/own_detector.md", "docs/own_scenario.md", "docs/own_robot.md"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES)
+def test_code_on_the_page_runs(page, tmp_path, monkeypatch):
+    if page != "docs/own_robot.md":
+        pytest.importorskip("pybullet")
+        from visuomotor.sim.scenario import SUITES
+
+        monkeypatch.setattr("visuomotor.sim.scenario.SUITES", dict(SUITES))
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.S)
+    assert blocks
+    namespace = {"__name__": "page", "workdir": tmp_path}
+    for block in blocks:
+        exec(compile(block, page, "exec"), namespace)
+    if page == "README.md":
+        assert len(namespace["score"].episodes) == 2
+    if page == "docs/own_policy.md":
+        assert namespace["metrics"].end
+    if page == "docs/own_robot.md":
+        assert namespace["messages"]["vehicle_state"].speed_mps == pytest.approx(8.0, abs=0.2)
+
+
+@pytest.mark.parametrize("page", [*PAGES, "docs/architecture.md", "CONTRIBUTING.md"])
+def test_links_lead_somewhere(page):
+    path = ROOT / page
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", path.read_text()):
+        assert (path.parent / target).exists(), f"{page}: no {target}"
