@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ class DetectorNode:
             *(Input(name) for name in others),
             Input("vehicle_state"),
         )
+        self.stages: list[tuple[str, int, int]] = []  # name, start and end on the monotonic clock
         self.provider = next(iter(self.detectors.values())).session.provider
 
     def warm_up(self) -> None:
@@ -49,6 +51,7 @@ class DetectorNode:
 
     def step(self, tick: Tick, inputs: Inputs) -> Mapping[str, Message]:
         """Detections of all cameras that have a frame of this tick."""
+        self.stages.clear()
         lead = inputs.get_message(self.trigger, CameraFrame)
         vehicle = inputs.get_message("vehicle_state", VehicleState)
         if lead is None:
@@ -61,7 +64,12 @@ class DetectorNode:
                 continue
             if abs(frame.header.t_capture_ns - lead.header.t_capture_ns) > MAX_SKEW_S * 1e9:
                 continue
-            found[name] = detector.detect(np.asarray(frame.image), roll, pitch)
+            started_ns = time.monotonic_ns()
+            raw = detector.infer(np.asarray(frame.image))
+            inferred_ns = time.monotonic_ns()
+            found[name] = detector.place(raw, roll, pitch)
+            self.stages.append((f"infer_{name}", started_ns, inferred_ns))
+            self.stages.append((f"place_{name}", inferred_ns, time.monotonic_ns()))
         message: Detections = merge_detections(found)
         message.header = Header(valid=self.trigger in found and inputs["vehicle_state"].ok)
         return {"detections": message}

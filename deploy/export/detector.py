@@ -233,11 +233,8 @@ def write_report(meta: BundleMeta, history: list[dict[str, Any]]) -> str:
     ]
     lines += [f"| {h['minutes']:.1f} | {h['step']} | {h['ap50']:.3f} | {h['ap50_95']:.3f} |" for h in history]
     for split, scores in meta.metrics.items():
-        lines += [
-            "",
-            f"## Scores on {split} ({scores['images']} images; objects >= 10 px high and >= 30 % visible)",
-            "",
-        ]
+        lines += ["", f"## Scores on {split}", ""]
+        lines += [f"{scores['images']} images; objects at least 10 px high and 30 % visible.", ""]
         lines += ["| class | AP50 | AP50:95 | precision | recall |", "|---|---|---|---|---|"]
         rates = scores["rates"]["by_class"]
         for name, ap in scores["ap"]["by_class"].items():
