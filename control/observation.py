@@ -95,7 +95,7 @@ def _features() -> Iterator[Feature]:
             ("beside", "", 0.0, 1.0),
             ("yield_expected", "m/s2", -8.0, 0.0),
             ("yield_worst", "m/s2", -8.0, 0.0),
-            *((f"forecast_gap_{horizon:.0f}s", "m", 0.0, RANGE_M) for horizon in FORECAST_HORIZONS_S),
+            *((f"forecast_gap_{horizon:.1f}s", "m", 0.0, RANGE_M) for horizon in FORECAST_HORIZONS_S),
         )
     for index in range(HAZARDS):
         yield from make(
@@ -183,7 +183,7 @@ def observe(inputs: DriveInputs) -> np.ndarray:
     parts.append(np.asarray(inputs.camera_present, np.float32))
     out = np.concatenate(parts, axis=1)
     np.nan_to_num(out, copy=False, nan=0.0, posinf=1e9, neginf=-1e9)
-    return np.clip(out, LAYOUT.low, LAYOUT.high, out=out)
+    return np.minimum(np.maximum(out, LAYOUT.low, out=out), LAYOUT.high, out=out)
 
 
 def _ego(inputs: DriveInputs, scene: Scene, speed: np.ndarray) -> np.ndarray:
@@ -234,7 +234,7 @@ def _lanes(inputs: DriveInputs, scene: Scene, speed: np.ndarray) -> np.ndarray:
     found = leader >= 0
     leader_speed = scene.leader_speed_mps[:, :3]
     closing = speed[:, None] - leader_speed
-    kind = np.where(found, np.take_along_axis(inputs.class_id, np.maximum(leader, 0), axis=1), -1)
+    kind = np.where(found, inputs.class_id[np.arange(count)[:, None], leader], -1)
     limit = np.asarray(inputs.speed_limit_mps, np.float32)[:, None]
     static = scene.inside[:, :3] & ((np.abs(scene.s_speed_mps) < STATIONARY_MPS) & (scene.s_m > 0.0))[:, None]
     behind = scene.follower[:, :3] >= 0
@@ -317,7 +317,7 @@ def _closest(mask: np.ndarray, key: np.ndarray, count: int) -> tuple[np.ndarray,
     """Slots [B, count] of the least keys under the mask in order, and whether each exists."""
     ranked = np.where(mask, key, np.float32(np.inf))
     slot = np.argsort(ranked, axis=1, kind="stable")[:, :count]
-    return slot, np.take_along_axis(mask, slot, axis=1)
+    return slot, mask[np.arange(len(mask))[:, None], slot]
 
 
 def _gather(columns: list[np.ndarray], neutral: list[float], slot: np.ndarray, found: np.ndarray) -> np.ndarray:

@@ -51,6 +51,11 @@ class RouteFrame:
             curvature[:] = 0.0
         return out.reshape(-1, 5)
 
+    @cached_property
+    def columns(self) -> np.ndarray:
+        """``table`` by column, contiguous, float32 [5, B * P]."""
+        return np.ascontiguousarray(self.table.T)
+
     @property
     def vertices(self) -> int:
         """P."""
@@ -59,40 +64,42 @@ class RouteFrame:
     def locate(self, xy_m: np.ndarray, world: np.ndarray) -> np.ndarray:
         """Arc length [M] near points [M, 2] (relative to origin) of worlds [M], to within half a coarse stride."""
         coarse = self.points_m[:, ::COARSE_STRIDE]
-        dx = coarse[world, :, 0] - xy_m[:, None, 0]
-        dy = coarse[world, :, 1] - xy_m[:, None, 1]
+        dx = coarse[..., 0][world] - xy_m[:, :1]
+        dy = coarse[..., 1][world] - xy_m[:, 1:]
         nearest = (dx * dx + dy * dy).argmin(axis=1)
         return (nearest * (COARSE_STRIDE * self.spacing_m)).astype(np.float32)
 
     def refine(
-        self, xy_m: np.ndarray, world: np.ndarray, s_m: np.ndarray, steps: int = NEWTON_STEPS
+        self, xy_m: tuple[np.ndarray, np.ndarray], base: np.ndarray, s_m: np.ndarray, steps: int = NEWTON_STEPS
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Project points [..., 2] starting from the guess s [...]: s, d, and the vertex row of ``table`` [...]."""
-        x, y = xy_m[..., 0], xy_m[..., 1]
-        base = world * self.vertices
+        """Project points (x, y), each [...], starting from the guess s [...]: s, d, and the row of ``table`` [...].
+
+        ``base``: first row of each point's world (world * P), broadcasts. ``steps`` 0 takes the guess's vertex.
+        """
+        x, y = xy_m
+        columns = self.columns
+        inverse, last = np.float32(1.0 / self.spacing_m), np.float32(self.vertices - 1)
         for _ in range(steps + 1):
-            vertex = np.rint(s_m * (1.0 / self.spacing_m)).astype(np.intp)
-            np.clip(vertex, 0, self.vertices - 1, out=vertex)
-            row = vertex + base
-            here = self.table[row]
-            dx, dy = x - here[..., 0], y - here[..., 1]
-            tx, ty, curvature = here[..., 2], here[..., 3], here[..., 4]
+            vertex = np.rint(np.minimum(np.maximum(s_m * inverse, 0.0), last))
+            row = vertex.astype(np.intp) + base
+            tx, ty, curvature = columns[2].take(row), columns[3].take(row), columns[4].take(row)
+            dx, dy = x - columns[0].take(row), y - columns[1].take(row)
             along = dx * tx + dy * ty
             d_m = tx * dy - ty * dx
             # A point left of a left bend is nearer to its centre: arc length there is longer than the projection.
             s_m = vertex * np.float32(self.spacing_m) + along / np.maximum(1.0 - curvature * d_m, 0.2)
-        d_m = d_m - 0.5 * curvature * along * along
+        d_m -= 0.5 * curvature * along * along
         return s_m, d_m, row
 
     def project(self, xy_m: np.ndarray, world: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Project points [M, 2] (relative to origin) of worlds [M]: s [M], d [M], table row [M]."""
-        return self.refine(xy_m, world, self.locate(xy_m, world))
+        return self.refine((xy_m[:, 0], xy_m[:, 1]), world * self.vertices, self.locate(xy_m, world))
 
     def curvature(self, s_m: np.ndarray) -> np.ndarray:
         """Curvature [B, ...] at arc lengths s [B, ...], left positive, linear between vertices, held at the ends."""
-        table = self.table[:, 4].reshape(len(self.points_m), -1)
-        position = np.clip(s_m / self.spacing_m, 0.0, self.vertices - 1.001)
+        column = self.columns[4]
+        position = np.minimum(np.maximum(s_m * (1.0 / self.spacing_m), 0.0), self.vertices - 1.001)
         index = position.astype(np.intp)
         share = position - index
-        world = np.arange(len(table)).reshape(-1, *([1] * (np.ndim(s_m) - 1)))
-        return table[world, index] * (1.0 - share) + table[world, index + 1] * share
+        index += np.arange(len(self.points_m)).reshape(-1, *([1] * (np.ndim(s_m) - 1))) * self.vertices
+        return column.take(index) * (1.0 - share) + column.take(index + 1) * share

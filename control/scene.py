@@ -23,8 +23,8 @@ LANE_STEP = np.array([1, 0, -1], np.int64)
 RANGE_M = 100.0  # tracks farther along the route than this are not considered
 FORECAST_AHEAD_M = 70.0
 FORECAST_BEHIND_M = -15.0
-FORECAST_STRIDE = 2  # every second forecast step: 0.4 s
-FORECAST_HORIZONS_S = (1.0, 2.0, 3.0)
+FORECAST_STRIDE = 3  # every third forecast step: 0.6 s
+FORECAST_HORIZONS_S = (1.2, 1.8, 3.0)
 LANE_MARGIN_M = 0.25  # lateral clearance that still counts as in the lane
 PEDESTRIAN_MARGIN_M = 0.5
 BODY_MARGIN_M = 0.15
@@ -114,8 +114,7 @@ class Scene:
         position = (inputs.track_position_m[world, slot] - origin[world]).astype(np.float32)
         s, d, row = frame.project(position, world)
         s -= ego_s[world]
-        at = frame.table[row]
-        tx, ty = at[:, 2], at[:, 3]
+        tx, ty = frame.columns[2].take(row), frame.columns[3].take(row)
         velocity = inputs.track_velocity_mps[world, slot]
         heading = inputs.track_heading_rad[world, slot]
         hx, hy = np.cos(heading), np.sin(heading)
@@ -135,13 +134,10 @@ class Scene:
         s_m, d_m, s_speed, d_speed, half_s, half_d = tracks
         present = inputs.track_present & (np.abs(s_m) < RANGE_M)
         margin = np.where(inputs.class_id == PEDESTRIAN, PEDESTRIAN_MARGIN_M, LANE_MARGIN_M).astype(np.float32)
-        reach = half_d + np.float32(HALF_WIDTH_M)
-        inside = np.abs(d_m[:, None] - centre[:, :, None]) < reach[:, None]
-        wide = np.abs(d_m[:, None] - centre[:, :3, None]) < (reach + margin)[:, None]
-        narrow = np.abs(d_m - ego_d[:, None]) < reach + np.float32(BODY_MARGIN_M)
-        inside[:, :3] = wide
-        inside[:, BODY] = narrow
-        inside &= present[:, None]
+        reach = np.empty((shape[0], 4, shape[1]), np.float32)
+        reach[:, :3] = (half_d + margin + np.float32(HALF_WIDTH_M))[:, None]
+        reach[:, BODY] = half_d + np.float32(HALF_WIDTH_M + BODY_MARGIN_M)
+        inside = (np.abs(d_m[:, None] - centre[:, :, None]) < reach) & present[:, None]
 
         bumper = half_s + np.float32(HALF_LENGTH_M)
         gap_ahead, gap_behind = s_m - bumper, -s_m - bumper
@@ -157,7 +153,9 @@ class Scene:
         forecasts = None
         if inputs.forecast_m.shape[2]:
             near = (s > FORECAST_BEHIND_M) & (s < FORECAST_AHEAD_M)
-            forecasts = _forecasts(inputs, frame, ego_s, centre, margin, world[near], slot[near], compact[:, near])
+            forecasts = _forecasts(
+                inputs, frame, ego_s, centre, margin, world[near], slot[near], compact[:, near], (tx[near], ty[near])
+            )
         return cls(
             frame=frame,
             ego_s_m=ego_s,
@@ -193,12 +191,13 @@ def _nearest(
     mask: np.ndarray, gap_m: np.ndarray, speed_mps: np.ndarray, ego_speed_mps: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Slot of the least gap under the mask [B, L, N] or -1, the gap (0 .. 100) and the speed there, each [B, L]."""
-    gaps = np.where(mask, gap_m[:, None], np.float32(RANGE_M))
+    gaps = np.where(mask, gap_m[:, None], np.float32(2.0 * RANGE_M))
     slot = gaps.argmin(axis=2)
-    gap = np.take_along_axis(gaps, slot[..., None], axis=2)[..., 0]
-    found = np.take_along_axis(mask, slot[..., None], axis=2)[..., 0]
-    speed = np.where(found, np.take_along_axis(speed_mps, slot, axis=1), ego_speed_mps[:, None])
-    return np.where(found, slot, -1), np.clip(gap, 0.0, RANGE_M), speed
+    rows = np.arange(len(gaps))[:, None]
+    gap = gaps[rows, np.arange(gaps.shape[1]), slot]
+    found = gap < 1.5 * RANGE_M
+    speed = np.where(found, speed_mps[rows, slot], ego_speed_mps[:, None])
+    return np.where(found, slot, -1), np.minimum(np.maximum(gap, 0.0), RANGE_M), speed
 
 
 def _forecasts(
@@ -210,41 +209,64 @@ def _forecasts(
     world: np.ndarray,
     slot: np.ndarray,
     tracks: np.ndarray,
+    tangent: tuple[np.ndarray, np.ndarray],
 ) -> Forecasts:
-    """Conflicts of the forecasts of M tracks (``world``, ``slot`` [M]; ``tracks`` [6, M]) with the three lanes."""
+    """Conflicts of the forecasts of M tracks (``world``, ``slot`` [M]; ``tracks`` [6, M]) with the three lanes.
+
+    Arrays are [S, K, M] with the long axis last: sampled steps, futures, tracks.
+    """
     steps = np.arange(FORECAST_STRIDE - 1, inputs.forecast_m.shape[3], FORECAST_STRIDE)
     time = ((steps + 1) * inputs.forecast_step_s).astype(np.float32)
-    points = inputs.forecast_m[world, slot][:, :, steps] - inputs.odom_pose[world, None, None, :2]
-    points = points.astype(np.float32)
-    base = world[:, None, None]
-    guess = (tracks[0] + ego_s_m[world])[:, None, None] + tracks[2][:, None, None] * time
-    s, d, _ = frame.refine(points, base, guess, steps=1)
-    advance = inputs.speed_mps[world, None, None].astype(np.float32) * time
-    ahead = s - ego_s_m[base] - advance  # of the track's centre from the ego's centre, at constant ego speed
-    gap = ahead - (tracks[4][:, None, None] + np.float32(HALF_LENGTH_M))
-    needed = np.minimum((gap - np.float32(STANDSTILL_GAP_M)) * (2.0 / (time * time)), 0.0)
-    reach = (tracks[5] + np.float32(HALF_WIDTH_M) + margin_m[world, slot])[:, None, None, None]
-    lane = centre_m[world, :3][:, None, :, None]
-    inside = (np.abs(d[:, :, None] - lane) < reach) & (ahead > 0.0)[:, :, None]  # [M, K, 3, S]
-    weight = inputs.forecast_probability[world, slot].astype(np.float32)  # [M, K]
-    total = weight.sum(axis=1, keepdims=True)
+    origin = inputs.odom_pose[world, :2]
+    points = inputs.forecast_m[:, :, :, FORECAST_STRIDE - 1 :: FORECAST_STRIDE][world, slot]
+    x = np.ascontiguousarray((points[..., 0] - origin[:, None, None, 0]).transpose(2, 1, 0), np.float32)
+    y = np.ascontiguousarray((points[..., 1] - origin[:, None, None, 1]).transpose(2, 1, 0), np.float32)
+    here = (inputs.track_position_m[world, slot] - origin).astype(np.float32)
+    along = (x - here[:, 0]) * tangent[0] + (y - here[:, 1]) * tangent[1]
+    ego_s = ego_s_m[world]
+    s, d, _ = frame.refine((x, y), world * frame.vertices, along + (tracks[0] + ego_s), steps=0)
+    when = time[:, None, None]
+    advance = inputs.speed_mps[world].astype(np.float32) * when
+    ahead = s - ego_s - advance  # of the track's centre from the ego's centre, at constant ego speed
+    gap = ahead - (tracks[4] + np.float32(HALF_LENGTH_M))
+    needed = np.minimum((gap - np.float32(STANDSTILL_GAP_M)) * (2.0 / (when * when)), 0.0)
+    needed = np.where(ahead > 0.0, needed, np.float32(0.0))
+    open_gap = np.where(ahead > 0.0, np.maximum(gap, 0.0), np.float32(RANGE_M))
+    reach = tracks[5] + np.float32(HALF_WIDTH_M) + margin_m[world, slot]
+    weight = np.ascontiguousarray(inputs.forecast_probability[world, slot].T, np.float32)  # [K, M]
+    total = weight.sum(axis=0)
     weight = weight / np.maximum(total, 1e-6)
+    likely = weight > UNLIKELY
 
-    yielding = np.where(inside, needed[:, :, None], np.float32(0.0)).min(axis=3)  # [M, K, 3]
-    gaps = np.where(inside, np.maximum(gap, 0.0)[:, :, None], np.float32(RANGE_M))
+    # Per lane and future: acceleration to yield, whether it comes into the lane, least gap within each horizon.
+    upto = np.maximum(np.searchsorted(time, np.add(FORECAST_HORIZONS_S, 1e-3)), 1).tolist()
+    mode = np.empty((3, 2 + len(upto), *weight.shape), np.float32)
+    worst = np.empty((3, len(world)), np.float32)
+    nothing, far = np.float32(0.0), np.float32(RANGE_M)
+    for lane in range(3):
+        inside = np.abs(d - centre_m[world, lane]) < reach
+        yielding = np.where(inside, needed, nothing).min(axis=0, out=mode[lane, 0])
+        worst[lane] = np.where(likely, yielding, nothing).min(axis=0)
+        gaps = np.where(inside, open_gap, far)
+        first = 0
+        for index, count in enumerate(upto, start=2):
+            least = gaps[first:count].min(axis=0, out=mode[lane, index], initial=far)
+            if index > 2:
+                np.minimum(least, mode[lane, index - 1], out=least)
+            first = count
+        np.less(mode[lane, -1], far, out=mode[lane, 1])
+    expected = np.einsum("km,lfkm->lfm", weight, mode)
+    expected[:, 2:] = np.where(total > 0.0, expected[:, 2:], far)
+
     shape = inputs.track_present.shape
     out = Forecasts(
         expected_mps2=np.zeros((*shape, 3), np.float32),
         worst_mps2=np.zeros((*shape, 3), np.float32),
         probability=np.zeros((*shape, 3), np.float32),
-        gap_m=np.full((*shape, 3, len(FORECAST_HORIZONS_S)), RANGE_M, np.float32),
+        gap_m=np.full((*shape, 3, len(upto)), RANGE_M, np.float32),
     )
-    out.expected_mps2[world, slot] = np.einsum("mk,mkl->ml", weight, yielding)
-    out.worst_mps2[world, slot] = np.where((weight > UNLIKELY)[..., None], yielding, 0.0).min(axis=1)
-    out.probability[world, slot] = np.einsum("mk,mkl->ml", weight, inside.any(axis=3))
-    known = total > 0.0
-    for index, horizon in enumerate(FORECAST_HORIZONS_S):
-        upto = max(int(np.searchsorted(time, horizon + 1e-3)), 1)
-        least = np.einsum("mk,mkl->ml", weight, gaps[..., :upto].min(axis=3))
-        out.gap_m[world, slot, :, index] = np.where(known, least, RANGE_M)
+    out.expected_mps2[world, slot] = expected[:, 0].T
+    out.worst_mps2[world, slot] = worst.T
+    out.probability[world, slot] = expected[:, 1].T
+    out.gap_m[world, slot] = expected[:, 2:].transpose(2, 0, 1)
     return out
