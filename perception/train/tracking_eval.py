@@ -24,11 +24,10 @@ from visuomotor.perception.train.tracking_metrics import (
     count_sequence,
     pool,
 )
-from visuomotor.perception.train.tracks_data import TICK_S, EpisodeLog, TickLog
+from visuomotor.perception.train.tracks_data import TICK_S, EpisodeLog, TickLog, ground_distance
 
 VISIBLE_MIN = 0.3
 RANGE_MAX_M = 60.0
-GATE_M, GATE_SHARE = 1.5, 0.08  # a match lies within 1.5 m or 8 % of the range, whichever is more
 TRUTH_HEIGHT_M = np.array([1.5, 3.0, 1.7, 1.75, 0.7])
 HEIGHT_MIN_PX = 10.0
 
@@ -43,8 +42,7 @@ def frame_objects(tick: TickLog, hypotheses: Hypotheses, cameras: Sequence[Camer
     focal = np.array([camera.fy for camera in cameras])
     tall = focal[None] * TRUTH_HEIGHT_M[tick.class_id][:, None] / np.maximum(reach, 1.0)[:, None] >= HEIGHT_MIN_PX
     counted = ((tick.visible_share >= VISIBLE_MIN) & tall).any(1) & (reach <= RANGE_MAX_M)
-    gap = np.linalg.norm(truth[:, None] - position[None], axis=2)
-    gap[gap > np.maximum(GATE_M, GATE_SHARE * reach)[:, None]] = np.nan
+    gap = ground_distance(truth - tick.odom_pose[:2], position - tick.odom_pose[:2])
     _, taken = assign_nearest(gap[counted])
     _, beside = assign_nearest(gap[~counted])
     drop = np.zeros(len(ids), bool)
