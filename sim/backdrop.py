@@ -19,6 +19,7 @@ VERGE_M = 14.0  # painted beside the road; further out it repeats
 CELL_M = 0.5  # spacing of the map -> Frenet lookup
 COARSE_M = 2.0
 MARGIN_M = 110.0
+NEAR_ROAD_M = 70.0  # beyond, the Frenet coordinates are only roughly right
 FAR_M = 260.0  # the ground ends here and the panorama begins
 # resolution along and across the road (m), used up to this range (m): a pixel's footprint is long, hardly wide
 LEVELS: tuple[tuple[float, float, float], ...] = (
@@ -192,13 +193,14 @@ def project_polygon(camera: CameraModel, polygon_m: np.ndarray, roll_rad: float,
 
 
 def frenet_grid(road: Road) -> tuple[np.ndarray, np.ndarray]:
-    """s and d over the map around the road, float32 [rows, columns, 2] every ``CELL_M``, and the map position of cell 0."""
+    """s and d around the road, float32 [rows, columns, 2] every ``CELL_M``, and the map position of cell 0."""
     line = np.asarray(road.line_xy_m)
     low = line.min(axis=0) - MARGIN_M
     size = np.ceil((line.max(axis=0) + MARGIN_M - low) / COARSE_M).astype(int) + 1
     x, y = low[0] + COARSE_M * np.arange(size[0]), low[1] + COARSE_M * np.arange(size[1])
     points = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
-    _, nearest = cKDTree(line).query(points)
+    _, nearest = cKDTree(line).query(points, distance_upper_bound=NEAR_ROAD_M)
+    nearest = np.minimum(nearest, len(line) - 1)  # farther points are grass wherever they are along the road
     delta = points - line[nearest]
     heading = np.asarray(road.line_heading_rad)[nearest]
     curvature = np.asarray(road.line_curvature)[nearest]
@@ -217,7 +219,7 @@ def frenet_grid(road: Road) -> tuple[np.ndarray, np.ndarray]:
 def _noise(rng: np.random.Generator, shape: tuple[int, int], cell: tuple[float, float]) -> np.ndarray:
     """Smooth noise [rows, columns] of unit variance that wraps around along the columns."""
     rows, columns = max(2, round(shape[0] / cell[0])) + 1, max(2, round(shape[1] / cell[1]))
-    small = rng.standard_normal((rows, columns)).astype(np.float32)
+    small = rng.standard_normal((rows, columns), np.float32)
     small = np.concatenate([small, small[:, :2]], axis=1)
     big = cv2.resize(small, (round(shape[1] * (columns + 2) / columns), shape[0]), interpolation=cv2.INTER_LINEAR)
     start = round(shape[1] / columns / 2)
@@ -231,7 +233,7 @@ def paint_strip(road: Road, look: Looks, rng: np.random.Generator) -> np.ndarray
     shape = (round((high - low) / step_d), round(TILE_M / step_s))
     d = (low + (np.arange(shape[0]) + 0.5) * step_d).astype(np.float32)
     s = ((np.arange(shape[1]) + 0.5) * step_s).astype(np.float32)
-    fine = rng.standard_normal(shape).astype(np.float32)
+    fine = rng.standard_normal(shape, np.float32)
     medium, wide = _noise(rng, shape, (20, 20)), _noise(rng, shape, (120, 160))
 
     asphalt = look.asphalt_noise * (0.8 * fine + 0.5 * medium + 0.5 * wide)

@@ -29,8 +29,8 @@ def annotate(
 ) -> list[dict[str, Any]]:
     """Annotations of every agent with at least one visible pixel in ``mask`` (agent id per pixel, int32 [H, W]).
 
-    Keys: category_id, bbox (x, y, w, h px), area (visible px), iscrowd, ground_px (image of the footprint's centre, may lie
-    outside; coordinates as in ``CameraModel``, where the centre of the first pixel is 0, 0), ego_position_m, distance_m,
+    Keys: category_id, bbox (x, y, w, h px), area (visible px), iscrowd, ground_px (image of the footprint's centre, may
+    lie outside; as in ``CameraModel`` the centre of the first pixel is 0, 0), ego_position_m, distance_m,
     heading_rad (in ``ego_``), size_m, visible_share, agent_id.
     """
     seen = mask[mask != BACKGROUND]

@@ -6,6 +6,8 @@ exactly the length, width and height asked for. Colours are palette cells (``Par
 
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -48,16 +50,16 @@ class Mesh:
     def polygon(self, points: np.ndarray | list[tuple[float, float, float]], part: int) -> None:
         """Add one convex polygon [n, 3], counter-clockwise seen from outside."""
         points = np.asarray(points, np.float64)
-        normal = np.cross(points[1] - points[0], points[2] - points[0])
-        length = float(np.linalg.norm(normal))
-        if length < 1e-12:
-            normal, length = np.array([0.0, 0.0, 1.0]), 1.0
+        (x0, y0, z0), (x1, y1, z1), (x2, y2, z2) = points[:3].tolist()  # numpy's cross is slow for single vectors
+        ax, ay, az, bx, by, bz = x1 - x0, y1 - y0, z1 - z0, x2 - x0, y2 - y0, z2 - z0
+        nx, ny, nz = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
+        length = max(math.sqrt(nx * nx + ny * ny + nz * nz), 1e-12)
+        normal = np.array([[nx / length, ny / length, nz / length]])
         n = len(points)
         self.vertices.append(points)
-        self.normals.append(np.repeat(normal[None] / length, n, axis=0))
+        self.normals.append(np.repeat(normal, n, axis=0))
         self.parts.extend([int(part)] * n)
-        fan = np.stack([np.zeros(n - 2, int), np.arange(1, n - 1), np.arange(2, n)], axis=1)
-        self.indices.append(fan + self.count)
+        self.indices.append(np.array([(0, i, i + 1) for i in range(1, n - 1)]) + self.count)
         self.count += n
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -89,7 +91,7 @@ def frustum(
     *,
     y_m: float = 0.0,
 ) -> None:
-    """Box whose lower and upper rectangles are (x rear, x front, width); ``parts`` colour front, rear, sides and top."""
+    """Box whose lower and upper rectangles are (x rear, x front, width); ``parts`` colour front, rear, sides, top."""
     (r0, f0, w0), (r1, f1, w1), (z0, z1) = bottom, top, z_m
     h0, h1 = w0 / 2, w1 / 2
     b = [(f0, y_m - h0, z0), (f0, y_m + h0, z0), (r0, y_m + h0, z0), (r0, y_m - h0, z0)]
@@ -395,7 +397,7 @@ def cone(size_m: tuple[float, float, float], style: str) -> Mesh:
     base = min(length, width)
     box(mesh, (-length / 2, length / 2), (-width / 2, width / 2), (0.0, 0.06 * height), Part.BUMPER)
     levels = [0.06, 0.45, 0.72, 1.0] if style == "one" else [0.06, 0.30, 0.48, 0.62, 0.80, 1.0]
-    for i, (z0, z1) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
+    for i, (z0, z1) in enumerate(itertools.pairwise(levels)):
         radius = tuple(base * (0.40 - 0.32 * z) for z in (z0, z1))
         part = Part.ACCENT if i % 2 == 0 else Part.WHITE
         ring(mesh, radius, (z0 * height, z1 * height), part, cover=i == len(levels) - 2)

@@ -49,6 +49,18 @@ class WorldState(Protocol):
     agent_size_m: np.ndarray
 
 
+class Scene(Protocol):
+    """What the renderer reads of ``sim.scenario.DriveCase``."""
+
+    @property
+    def split(self) -> str:
+        """Name of the split."""
+
+    @property
+    def looks_seed(self) -> int:
+        """Seed of the looks."""
+
+
 @dataclass
 class _Body:
     body: int
@@ -79,13 +91,14 @@ class _Lens:
         shape = (camera.height, camera.width)
         self.map_x = (x + left).astype(np.float32).reshape(shape)
         self.map_y = (y + top).astype(np.float32).reshape(shape)
-        # pixel i of the pinhole image has its centre at (i - left) / fx; its outer edges are half a pixel away
+        # TinyRenderer samples a pixel at its left and lower edge (measured), so the frustum starts at the centre of the
+        # first column and of the last row
         scale_x, scale_y = NEAR_M / camera.fx, NEAR_M / camera.fy
         self.projection = pybullet.computeProjectionMatrix(
-            (-left - 0.5) * scale_x,
-            (self.width - left - 0.5) * scale_x,
-            (top + 0.5 - self.height) * scale_y,
-            (top + 0.5) * scale_y,
+            -left * scale_x,
+            (self.width - left) * scale_x,
+            (top + 1 - self.height) * scale_y,
+            (top + 1) * scale_y,
             NEAR_M,
             2 * VIEW_RANGE_M,
         )
@@ -135,9 +148,9 @@ class Renderer:
             raise RuntimeError("Renderer.reset has not been called")
         return self._look
 
-    def reset(self, split: str, looks_seed: int, road: Road) -> None:
+    def reset(self, case: Scene, road: Road) -> None:
         """Build the scene of an episode from its road and its seed of looks."""
-        self._look = looks(split, looks_seed)
+        self._look = looks(case.split, case.looks_seed)
         pybullet.resetSimulation(physicsClientId=self._client)
         self._agents.clear()
         self._textures: dict[int, int] = {}
@@ -169,7 +182,7 @@ class Renderer:
         return images
 
     def draw_labelled(self, worlds: WorldState, index: int = 0) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Images as from ``draw``, and for each camera the agent id of every pixel, int32 [H, W], -1 where there is none."""
+        """Images as from ``draw``, and by camera the agent id of every pixel, int32 [H, W], -1 where there is none."""
         self.pose(worlds, index)
         images, masks = {}, {}
         for camera in self.cameras:
