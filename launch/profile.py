@@ -13,7 +13,7 @@ from visuomotor.messages.services import SERVICES
 
 PROFILES = Path(__file__).parent / "profiles"
 BASELINE_POLICIES = ("idm", "random")
-BASELINE_FORECASTERS = ("cv", "none")
+BASELINE_FORECASTERS = ("cv", "kalman", "none")
 
 
 class ProfileError(ValueError):
@@ -29,7 +29,7 @@ class Perception(_Strict):
 
     mode: Literal["real", "truth", "blind"] = "real"
     detector: dict[str, str] = {}  # camera -> bundle
-    forecaster: str = "none"  # bundle, "cv" or "none"
+    forecaster: str = "none"  # bundle, "cv", "kalman" or "none"
 
 
 class AssumedVehicle(_Strict):
@@ -86,6 +86,8 @@ class Profile(_Strict):
                 raise ValueError("vehicle: required for task 'vehicle'")
             if self.perception.mode != "real":
                 raise ValueError(f"perception.mode: on a vehicle there is only 'real', got '{self.perception.mode}'")
+            if self.clock != "realtime":
+                raise ValueError(f"clock: a vehicle has only 'realtime', got '{self.clock}'")
             if not self.guard:
                 raise ValueError("guard: may be switched off in simulation only")
         elif self.vehicle is not None:

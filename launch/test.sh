@@ -14,7 +14,8 @@ echo "== style"
 
 echo "== types and import contracts, on the built wheel"
 wheel="$(mktemp -d)"
-trap 'rm -rf "$wheel"' EXIT
+trap 'rm -rf "$wheel" "$root/build"' EXIT
+rm -rf "$root/build" # or a module deleted since the last build would still be packed
 "$bin/python" -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation -w "$wheel" "$root"
 "$bin/python" -m zipfile -e "$wheel"/visuomotor-*.whl "$wheel/site"
 (cd "$wheel/site" && MYPYPATH="$wheel/site" "$bin/mypy" --config-file "$root/pyproject.toml" --cache-dir "$root/.mypy_cache" -p visuomotor)

@@ -1,0 +1,200 @@
+"""One call of ``visuomotor launch``: check everything, start the nodes, run the episodes, score, report."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from visuomotor.deploy.runtime.bundle import Bundle, Kind, load_bundle
+from visuomotor.deploy.runtime.device import check_device
+from visuomotor.launch.collector import RunCollector
+from visuomotor.launch.evaluate.score import Score, provenance
+from visuomotor.launch.inject import parse_injections
+from visuomotor.launch.live_table import LiveTable
+from visuomotor.launch.process_table import make_table
+from visuomotor.launch.profile import BASELINE_FORECASTERS, BASELINE_POLICIES, Profile
+from visuomotor.launch.result_table import print_result
+from visuomotor.launch.supervisor import Fault, Outcome, Supervisor
+from visuomotor.messages.bus import Received
+from visuomotor.messages.camera import CameraModel, load_camera
+from visuomotor.messages.digest import episode_digest
+from visuomotor.messages.run_directory import RunDirectory
+from visuomotor.messages.schema import Episode, Truth
+
+WATCHED = ("truth", "command", "policy_command", "vehicle_state", "route", "tracks", "forecast", "detections")
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What the command line says beyond the profile."""
+
+    seeds: Sequence[int]
+    camera: str = ""
+    report: Path | None = None
+    view: bool = False
+    json_file: Path | None = None
+    inject: tuple[str, ...] = ()
+    run_dir: Path | None = None
+
+
+def launch(profile: Profile, options: Options) -> int:
+    """Run all episodes; returns the exit code. Bad input raises ValueError before any process is started."""
+    check_device(profile.device)
+    bundles = check_bundles(profile)
+    cameras = {name: load_camera(Path(f)) for name, f in zip(profile.cameras, profile.camera_files, strict=True)}
+    wants_frames = options.report is not None or options.view
+    parse_injections(options.inject, [spec.name for spec in make_table(profile)])
+    for path in (options.report, options.json_file.parent if options.json_file else None):
+        if path is not None:
+            path.mkdir(parents=True, exist_ok=True)
+    path = options.run_dir or Path("runs") / time.strftime(f"{profile.task}-%Y%m%d-%H%M%S")
+    with RunDirectory(path) as run_dir:
+        table = make_table(
+            profile, render=True if wants_frames else None, camera=options.camera, run_dir=str(run_dir.path)
+        )
+        faults = parse_injections(options.inject, [spec.name for spec in table])
+        view = _open_view() if options.view else None
+        frames = tuple(cameras) if wants_frames else ()
+        collector = RunCollector([spec.name for spec in table], capture=options.report is not None, view=view)
+        supervisor = Supervisor(
+            table,
+            run_dir,
+            clock=profile.clock,
+            timeouts=profile.timeouts,
+            faults=faults,
+            observe=(*WATCHED, *frames),
+        )
+        title = f"{profile.task}: policy {profile.policy}, perception {profile.perception.mode}, {profile.clock}"
+        rows: list[dict[str, Any]] = []
+        fault: Fault | None = None
+        with supervisor.interruptible(), supervisor, LiveTable(collector, len(options.seeds), title) as live:
+            live.say(f"{title}; starting {len(table)} nodes, logs in {run_dir.path}")
+            supervisor.start()
+            for index, seed in enumerate(options.seeds):
+                row, outcome = _run_episode(profile, supervisor, collector, live, index, seed)
+                rows.append(row)
+                if outcome.fault is not None:
+                    fault = outcome.fault
+                    break
+        if profile.task == "vehicle":
+            _add_vehicle_counts(rows, run_dir.path)
+        score = make_score(profile, collector, rows, bundles, faults)
+        _write(score, collector, cameras, options, run_dir.path)
+        print_result(score)
+        if fault is not None:
+            stood = "the car was braked to a stop" if rows[-1]["braked_to_stop"] else "the car was not seen to stop"
+            where = f"log: {supervisor.processes.log_path(fault.node)}" if fault.node in collector.nodes else ""
+            sys.stderr.write(f"visuomotor: fault: {fault.node} {fault.text}; {stood}. {where}\n")
+        return 0 if fault is None else 1
+
+
+def check_bundles(profile: Profile) -> dict[str, Bundle]:
+    """Every bundle that a run uses, verified; BundleError for the first that is missing, damaged or of another kind."""
+    wanted: list[tuple[str, Kind]] = []
+    if profile.perception.mode == "real":
+        wanted += [(name, "detector") for name in dict.fromkeys(profile.perception.detector.values())]
+    if profile.perception.forecaster not in BASELINE_FORECASTERS:
+        wanted.append((profile.perception.forecaster, "forecaster"))
+    if profile.policy not in BASELINE_POLICIES:
+        wanted.append((profile.policy, "policy"))
+    return {name: load_bundle(name, kind) for name, kind in wanted}
+
+
+def _run_episode(
+    profile: Profile, supervisor: Supervisor, collector: RunCollector, live: LiveTable, index: int, seed: int
+) -> tuple[dict[str, Any], Outcome]:
+    episode = Episode(
+        phase="reset", index=index, task=profile.task, suite=profile.suite, split=profile.split, seed=seed
+    )
+    current = collector.begin(seed, index)
+    live.truth = None
+
+    def on_message(received: Received) -> None:
+        collector.add(received)
+        if isinstance(received.message, Truth):
+            live.truth = received.message
+        live.update()
+
+    outcome = supervisor.run_episode(episode, on_message)
+    collector.finish_episode()
+    row = current.metrics.result(seed, end=outcome.end if outcome.fault is not None else "")
+    if profile.task == "vehicle":
+        row = _vehicle_row(row, outcome)
+    if outcome.fault is not None:
+        row |= {"fault_node": outcome.fault.node, "fault": outcome.fault.text, "braked_to_stop": outcome.stopped}
+    row["topic_digests"] = outcome.topic_digests
+    row["digest"] = episode_digest(outcome.topic_digests) if outcome.topic_digests else ""
+    live.say(f"seed {seed}: {row['end']}, {row['duration_s']:.1f} s")
+    return row, outcome
+
+
+def _vehicle_row(row: dict[str, Any], outcome: Outcome) -> dict[str, Any]:
+    """A real camera has no truth: whatever the metrics derive from it is left out."""
+    kept = ("seed", "guard_ticks", "ticks", "guard_interventions")
+    done = outcome.fault is None
+    end = "source ended" if done else "fault"
+    return {name: row[name] for name in kept} | {"success": done, "end": end, "duration_s": row["ticks"] * 0.1}
+
+
+def _add_vehicle_counts(rows: list[dict[str, Any]], run_dir: Path) -> None:
+    path = run_dir / "vehicle.json"
+    if rows and path.exists():
+        rows[0] |= json.loads(path.read_text())
+
+
+def make_score(
+    profile: Profile,
+    collector: RunCollector,
+    rows: list[dict[str, Any]],
+    bundles: Mapping[str, Bundle],
+    faults: Mapping[str, Any],
+) -> Score:
+    """The result of a run in the one form."""
+    assumed = list(rows[0].pop("assumed", [])) if rows else []
+    if faults:
+        assumed.append(f"faults injected: {', '.join(sorted(faults))}")
+    if not profile.guard:
+        assumed.append("the guard was switched off")
+    origin = provenance({name: bundle.digest for name, bundle in bundles.items()})
+    origin["providers"] = {name: node.provider for name, node in collector.nodes.items() if node.provider}
+    return Score(
+        task=profile.task,
+        suite=profile.suite,
+        policy=profile.policy,
+        perception=profile.perception.mode,
+        clock=profile.clock,
+        guard=profile.guard,
+        forecaster=profile.perception.forecaster,
+        episodes=rows,
+        latency_ms=collector.latency.summary(),
+        rate_hz=collector.rates_hz(profile.clock),
+        missed_deadlines=collector.missed_share() if profile.clock == "realtime" else 0.0,
+        assumed=assumed,
+        provenance=origin,
+    ).finish()
+
+
+def _write(
+    score: Score, collector: RunCollector, cameras: Mapping[str, CameraModel], options: Options, run_dir: Path
+) -> None:
+    score.save(run_dir / "score.json")
+    if options.json_file is not None:
+        score.save(options.json_file)
+    if options.report is not None:
+        from visuomotor.launch.report.page import write_report
+
+        page = write_report(
+            options.report, score, collector.captures, cameras, command=" ".join(["visuomotor", *sys.argv[1:]])
+        )
+        sys.stderr.write(f"report: {page}\n")
+
+
+def _open_view() -> Any:
+    from visuomotor.launch.report.view import LiveView
+
+    return LiveView()

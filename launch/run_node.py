@@ -1,0 +1,110 @@
+"""Entry point of a node's process: ``python -m visuomotor.launch.run_node JOB``, started by the supervisor alone."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from visuomotor.messages.process import live_with_parent
+
+BRAKE_TICKS_MAX = 150
+GRACE_S = 20.0  # after the supervisor's death, for the source to brake to a stop
+
+
+def main(job_file: str) -> int:
+    """Run the node of a job file; returns the exit code (2: the node refuses its configuration)."""
+    faulthandler.enable()
+    raw = Path(job_file).read_bytes()
+    import msgspec  # quick imports only until this process is tied to its parent
+
+    parent_pid = int(msgspec.json.decode(raw)["parent_pid"])
+    stop = live_with_parent(parent_pid, grace_s=GRACE_S)
+
+    from visuomotor.launch.inject import FaultyNode
+    from visuomotor.launch.job import Job
+    from visuomotor.launch.process_table import SOURCE, create_node
+    from visuomotor.messages.loop import run_node
+
+    job = msgspec.json.decode(raw, type=Job)
+    try:
+        node: Any = create_node(job.spec)
+    except (ValueError, ModuleNotFoundError) as error:
+        job.error_path.write_text(str(error))
+        raise
+    if node.name != job.spec.name:
+        raise RuntimeError(f"{job.spec.module}: made a node called '{node.name}', the table says '{job.spec.name}'")
+    if job.faults is not None:
+        node = FaultyNode(node, job.faults)
+    if job.spec.name == SOURCE:
+        node = LastStop(node, parent_pid, Path(job.run_dir) / "orphaned.json")
+    run_node(node, job.place, stop=stop, join_timeout_s=job.join_timeout_s)
+    return 0
+
+
+class LastStop:
+    """The source of the graph, which brakes to a stop by itself when its supervisor has died.
+
+    The bus ends with the supervisor, so no command comes any more; the source's own watchdog brakes. What happened is
+    written to ``record``, since nobody is left to write a score.
+    """
+
+    def __init__(self, node: Any, parent_pid: int, record: Path) -> None:
+        self._node = node
+        self._parent_pid = parent_pid
+        self._record = record
+        self._tick: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._node, name)
+
+    def reset(self, episode: Any) -> None:
+        """As the node."""
+        self._tick = None
+        self._node.reset(episode)
+
+    def step(self, tick: Any, inputs: Any) -> Mapping[str, Any]:
+        """As the node."""
+        self._tick = tick
+        return self._node.step(tick, inputs)  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        """Brake to a stop first when the supervisor has died during an episode."""
+        try:
+            if self._tick is not None and os.getppid() != self._parent_pid:
+                self._brake()
+        finally:
+            self._node.close()
+
+    def _brake(self) -> None:
+        from visuomotor.launch.evaluate.score import write_json
+        from visuomotor.messages.node import Inputs, Sample, Tick
+        from visuomotor.messages.schema import Truth, VehicleState
+        from visuomotor.messages.stepper import TICK_NS
+
+        speed_mps, ended, ticks = float("nan"), "", 0
+        died, tick, pace_s = self._tick.tick, self._tick, 0.0
+        if tick.clock == "realtime":
+            pace_s = TICK_NS * 1e-9
+        while ticks < BRAKE_TICKS_MAX:
+            time.sleep(pace_s)
+            t_ns = time.monotonic_ns() if pace_s else tick.t_ns + TICK_NS
+            tick, ticks = Tick(tick.episode, tick.tick + 1, t_ns, tick.clock), ticks + 1
+            sent = self._node.step(tick, Inputs({source.service: Sample() for source in self._node.inputs}))
+            truth, state = sent.get("truth"), sent.get("vehicle_state")
+            if isinstance(truth, Truth):
+                speed_mps, ended = truth.speed_mps, truth.end
+            elif isinstance(state, VehicleState):
+                speed_mps = state.speed_mps
+            if ended or speed_mps < 0.1 or getattr(self._node, "finished", False):
+                break
+        data = {"end": "fault", "fault_node": "supervisor", "fault_tick": died, "ticks_braked": ticks}
+        write_json(self._record, data | {"speed_mps": speed_mps, "world_end": ended})
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

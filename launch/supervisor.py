@@ -1,0 +1,268 @@
+"""Starts the nodes of a run, drives its episodes, and brings the car to a stop when a part of the run dies."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import FrameType
+
+import msgspec
+
+from visuomotor.launch.inject import Faults
+from visuomotor.launch.job import Job
+from visuomotor.launch.process_table import SOURCE, NodeSpec
+from visuomotor.launch.processes import Processes
+from visuomotor.launch.profile import Timeouts
+from visuomotor.messages.bus import Received
+from visuomotor.messages.coordinator import Coordinator
+from visuomotor.messages.node import ClockName
+from visuomotor.messages.rendezvous import HandshakeError
+from visuomotor.messages.run_directory import RunDirectory
+from visuomotor.messages.schema import Episode, NodeHealth, Truth
+from visuomotor.messages.wiring import RunPlace, WiringError
+
+POLL_S = 0.05
+STANDSTILL_MPS = 0.1
+BRAKE_S = 20.0  # wall clock, for the survivors to bring the car to a stop
+BRAKE_TICKS = 150
+BRAKE_BLIND_S = 2.0  # the same where no truth tells the speed
+OPERATOR = "operator"  # named as the faulty party when a person interrupts
+
+
+class RunError(RuntimeError):
+    """A run that could not be done; ``exit_code`` 2 when its input was bad."""
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """Why an episode was broken off."""
+
+    node: str
+    text: str
+
+
+class Outcome(msgspec.Struct, kw_only=True):
+    """How one episode ended. ``end`` is the world's word, "source ended" for a camera, or "fault"."""
+
+    end: str
+    fault: Fault | None = None
+    stopped: bool = False  # after a fault: whether the car was seen to stand, or the world had ended
+    topic_digests: dict[str, str] = {}
+
+
+class Supervisor:
+    """The nodes of one run, from ``start`` to ``stop``; a context manager that leaves no process behind."""
+
+    def __init__(
+        self,
+        table: Sequence[NodeSpec],
+        run_dir: RunDirectory,
+        *,
+        clock: ClockName,
+        timeouts: Timeouts | None = None,
+        faults: Mapping[str, Faults] | None = None,
+        observe: Sequence[str] = ("truth", "command"),
+    ) -> None:
+        self.table = list(table)
+        self.timeouts = timeouts or Timeouts()
+        self.place = RunPlace(str(run_dir.sockets), f"{run_dir.path.name}-{os.getpid()}", clock)
+        jobs = [
+            Job(
+                spec=spec,
+                place=self.place,
+                run_dir=str(run_dir.path),
+                parent_pid=os.getpid(),
+                join_timeout_s=2 * self.timeouts.ready_s,
+                faults=(faults or {}).get(spec.name),
+            )
+            for spec in table
+        ]
+        self.processes = Processes(jobs)
+        names = [spec.name for spec in table]
+        available = {service for spec in table for service in spec.outputs}
+        self.coordinator = Coordinator(self.place, names, [s for s in observe if s in available])
+        self._has_truth = "truth" in available
+        self._interrupts = 0
+        self._heard_s: dict[str, float] = {}
+        self._fault_text: dict[str, str] = {}
+        self._idle_steps: tuple[int, int] = (-1, 0)  # steps of the source, and how many reports did not change it
+
+    def __enter__(self) -> Supervisor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start every node and wait until all are warmed up. Raises RunError that names the node and what it said."""
+        self.processes.start()
+        try:
+            self.coordinator.wait_ready(self.timeouts.ready_s, self._check_start)
+        except WiringError as error:
+            raise RunError(f"the nodes do not fit together: {error}") from error
+        except HandshakeError as error:
+            raise RunError(str(error)) from error
+
+    def _check_start(self) -> None:
+        if self._interrupts:
+            raise RunError("interrupted before all nodes were ready")
+        for name, how in self.processes.find_dead().items():
+            if text := self.processes.bad_input(name):
+                raise RunError(f"{name}: {text}", exit_code=2)
+            raise RunError(
+                f"node {name} {how} before it was ready: {self.processes.last_words(name) or 'it said nothing'} "
+                f"(log: {self.processes.log_path(name)})"
+            )
+
+    def run_episode(self, episode: Episode, on_message: Callable[[Received], None]) -> Outcome:
+        """Run one episode to its end, handing on every observed message.
+
+        When a node dies, falls silent, or a person interrupts, the survivors brake to a stop and the outcome's fault
+        names the node.
+        """
+        fault = self._reset(episode)
+        if fault is not None:
+            return Outcome(end="fault", fault=fault)
+        self.coordinator.start()
+        now = time.monotonic()
+        self._heard_s = dict.fromkeys(self.coordinator.alive, now)
+        self._idle_steps = (-1, 0)
+        truth: Truth | None = None
+        fault_tick, deadline_s = 0, float("inf")
+        stopped = False
+        while True:
+            for received in self.coordinator.poll(POLL_S):
+                self._hear(received)
+                on_message(received)
+                if isinstance(received.message, Truth) and received.episode == episode.index:
+                    truth = received.message
+            if truth is not None and truth.end and (fault is None or SOURCE not in self.coordinator.dead):
+                stopped = True
+                break
+            if new := self._find_fault():
+                if fault is None:
+                    fault, deadline_s = new, time.monotonic() + (BRAKE_S if truth is not None else BRAKE_BLIND_S)
+                    fault_tick = truth.header.tick if truth is not None else 0
+                if SOURCE in self.coordinator.dead:
+                    break  # nothing is left that could brake
+            if fault is not None:
+                if truth is not None and abs(truth.speed_mps) < STANDSTILL_MPS:
+                    stopped = True
+                    break
+                overrun = truth is not None and truth.header.tick > fault_tick + BRAKE_TICKS
+                if overrun or time.monotonic() > deadline_s or self._interrupts > 1:
+                    break
+            elif self._source_ended():
+                break
+        end = "fault" if fault is not None else truth.end if truth is not None and truth.end else "source ended"
+        last_tick = truth.header.tick if fault is None and truth is not None and truth.end else -1
+        digests = self._end(end, last_tick, fault)
+        for received in self.coordinator.poll(0.0):  # what was published up to the end
+            self._hear(received)
+            on_message(received)
+        if fault is None and self._end_fault is not None:
+            fault, end = self._end_fault, "fault"
+        return Outcome(end=end, fault=fault, stopped=stopped, topic_digests=digests)
+
+    def _reset(self, episode: Episode) -> Fault | None:
+        """None when all nodes have reset themselves."""
+        try:
+            self.coordinator.reset(episode, self.timeouts.ready_s, self._check_alive)
+        except (HandshakeError, DeadNodeError) as error:
+            return self._find_fault() or Fault("supervisor", str(error))
+        return None
+
+    def _end(self, end: str, last_tick: int, fault: Fault | None) -> dict[str, str]:
+        """Topic digests of a whole episode; none of one that a fault ended."""
+        self._end_fault: Fault | None = None
+        word = end if end in ("goal", "collision", "offroad", "timeout", "fault") else ""
+        try:
+            digests = self.coordinator.end(word, last_tick, self.timeouts.step_s, self._check_alive)
+        except (HandshakeError, DeadNodeError) as error:
+            if fault is None:
+                self._end_fault = self._find_fault() or Fault("supervisor", str(error))
+            return {}
+        return digests if fault is None and last_tick >= 0 else {}
+
+    def _check_alive(self) -> None:
+        dead = set(self.processes.find_dead()) - self.coordinator.dead
+        if dead:
+            raise DeadNodeError(f"{', '.join(sorted(dead))} died")
+        if self._interrupts > 1:
+            raise DeadNodeError("interrupted")
+
+    def _hear(self, received: Received) -> None:
+        self._heard_s[received.node] = time.monotonic()
+        if isinstance(received.message, NodeHealth):
+            health = received.message
+            if health.state == "fault":
+                self._fault_text[received.node] = health.text
+            if received.node == SOURCE and health.state == "running":
+                steps, same = self._idle_steps
+                self._idle_steps = (health.steps, same + 1 if steps == health.steps else 0)
+
+    def _source_ended(self) -> bool:
+        """Whether the source lives but steps no more: a video file that was played to its end."""
+        return not self._has_truth and self._idle_steps[0] > 0 and self._idle_steps[1] >= 1
+
+    def _find_fault(self) -> Fault | None:
+        """The next thing that went wrong, announced to the survivors; None when nothing did."""
+        for name, how in self.processes.find_dead().items():
+            if name not in self.coordinator.dead:
+                text = self._fault_text.get(name) or f"{how}{self._said(name)}"
+                return self._announce(name, text)
+        if self._interrupts and OPERATOR not in self.coordinator.dead:
+            self.coordinator.dead.add(OPERATOR)
+            self.coordinator.operator("emergency_stop", "interrupted")
+            return Fault(OPERATOR, "interrupted")
+        now = time.monotonic()
+        alive = self.coordinator.alive
+        silent_s, name = max(((now - self._heard_s.get(name, now), name) for name in alive), default=(0.0, ""))
+        if silent_s > self.timeouts.step_s:  # waiting nodes still report their health: this one is stuck
+            self.processes.kill(name)
+            return self._announce(name, f"was silent for {silent_s:.1f} s and was killed")
+        return None
+
+    def _said(self, name: str) -> str:
+        words = self.processes.last_words(name)
+        return f", saying: {words}" if words else ""
+
+    def _announce(self, name: str, text: str) -> Fault:
+        service, tick = self.coordinator.last_message.get(name, ("nothing", -1))
+        last = f"{service} of tick {tick}" if tick >= 0 else service
+        self.coordinator.announce_dead(name, text)
+        return Fault(name, f"{text}; its last message was {last}")
+
+    @contextlib.contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """SIGINT, SIGTERM and SIGHUP brake the car to a stop; a second one ends the run at once."""
+
+        def note(number: int, frame: FrameType | None) -> None:
+            self._interrupts += 1
+
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = {number: signal.signal(number, note) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def stop(self) -> None:
+        """Stop every node, the last started first, and close the bus."""
+        self.processes.stop(self.timeouts.stop_s)
+        self.coordinator.close()
+
+
+class DeadNodeError(RuntimeError):
+    """A process ended while the supervisor waited for it."""
