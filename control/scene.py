@@ -230,8 +230,11 @@ def _forecasts(
     ahead = s - ego_s - advance  # of the track's centre from the ego's centre, at constant ego speed
     gap = ahead - (tracks[4] + np.float32(HALF_LENGTH_M))
     needed = np.minimum((gap - np.float32(STANDSTILL_GAP_M)) * (2.0 / (when * when)), 0.0)
-    needed = np.where(ahead > 0.0, needed, np.float32(0.0))
-    open_gap = np.where(ahead > 0.0, np.maximum(gap, 0.0), np.float32(RANGE_M))
+    # Passed by less than the way between two samples may have been touched in between.
+    passed = np.minimum(tracks[2] - inputs.speed_mps[world].astype(np.float32), 0.0) * time[0]
+    behind = ahead <= passed
+    needed = np.where(behind, np.float32(0.0), needed)
+    open_gap = np.where(behind, np.float32(RANGE_M), np.maximum(gap, 0.0))
     reach = tracks[5] + np.float32(HALF_WIDTH_M) + margin_m[world, slot]
     weight = np.ascontiguousarray(inputs.forecast_probability[world, slot].T, np.float32)  # [K, M]
     total = weight.sum(axis=0)
