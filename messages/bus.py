@@ -8,6 +8,7 @@ is too slow. Lockstep: unbounded and lossless, the graph's own waiting keeps que
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -36,6 +37,15 @@ class Received(msgspec.Struct, frozen=True):
     tick: int
     t_publish_ns: int
     message: Message | None
+
+
+class _Source(msgspec.Struct, frozen=True):
+    """One socket of a subscriber."""
+
+    node: str
+    services: dict[bytes, str]  # prefix -> service
+    at_once: int  # messages to take before the other sockets get their turn
+    stale_ns: float
 
 
 class Publisher:
@@ -118,7 +128,7 @@ class Subscriber:
         self.dropped: Counter[str] = Counter()
         self.unheard: set[tuple[str, str]] = set()  # (service, node) from which nothing has come yet
         self._poller = zmq.Poller()
-        self._sockets: dict[zmq.Socket[bytes], tuple[str, dict[bytes, str]]] = {}
+        self._sources: dict[zmq.Socket[bytes], _Source] = {}
         self._monitors: dict[zmq.Socket[bytes], bool] = {}  # monitor -> whether its connection was cut
         by_endpoint: dict[str, tuple[str, list[str]]] = {}
         for service, nodes in sources.items():
@@ -127,7 +137,8 @@ class Subscriber:
                 self.unheard.add((service, node))
         for endpoint, (node, services) in by_endpoint.items():
             socket = context.socket(zmq.SUB)
-            if newest_only(services[0], place.clock):
+            newest = newest_only(services[0], place.clock)
+            if newest:
                 socket.setsockopt(zmq.CONFLATE, 1)  # before connect, or it does nothing
             else:
                 socket.setsockopt(zmq.RCVHWM, 0 if place.clock == "lockstep" else EVENT_QUEUE)
@@ -138,15 +149,17 @@ class Subscriber:
             monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED)
             self._monitors[monitor] = False
             socket.connect(endpoint)
-            self._sockets[socket] = (node, {frame.prefix(s): s for s in services})
+            at_once = 1 if newest else READ_AT_ONCE  # a conflating socket holds one message
+            stale_ns = SERVICES[services[0]].max_age_s * 1e9 if newest else math.inf
+            self._sources[socket] = _Source(node, {frame.prefix(s): s for s in services}, at_once, stale_ns)
             self._poller.register(socket, zmq.POLLIN)
 
     def poll(self, timeout_s: float) -> list[Received]:
         """Wait up to ``timeout_s`` for anything to come and return all that is there, in order for each publisher."""
         received: list[Received] = []
         for socket, _ in self._poller.poll(max(0, int(timeout_s * 1e3))):
-            node, services = self._sockets[socket]
-            for _ in range(READ_AT_ONCE):
+            source = self._sources[socket]
+            for _ in range(source.at_once):
                 try:
                     part = socket.recv(zmq.NOBLOCK, copy=False)
                 except zmq.Again:
@@ -156,20 +169,20 @@ class Subscriber:
                         socket.recv(zmq.NOBLOCK, copy=False)
                     self.dropped["foreign"] += 1
                     continue
-                self._read(node, services, part.buffer, received)
+                self._read(source, part.buffer, received)
         return received
 
-    def _read(self, node: str, services: dict[bytes, str], data: memoryview, received: list[Received]) -> None:
-        service = services.get(bytes(data[: frame.PREFIX_SIZE]))
-        head = frame.unpack_head(service, self.place.run_id, data) if service is not None else None
+    def _read(self, source: _Source, data: memoryview, received: list[Received]) -> None:
+        service = source.services.get(bytes(data[: frame.PREFIX_SIZE]))
+        head = None if service is None else frame.unpack_head(self.place.run_id, data)
         if service is None or head is None:
             self.dropped["foreign"] += 1
             return
-        self.unheard.discard((service, node))
+        if self.unheard:
+            self.unheard.discard((service, source.node))
         if head.kind == frame.PROBE:
             return
-        row = SERVICES[service]
-        if newest_only(service, self.place.clock) and time.monotonic_ns() - head.t_publish_ns > row.max_age_s * 1e9:
+        if time.monotonic_ns() - head.t_publish_ns > source.stale_ns:
             self.dropped["stale"] += 1
             return
         message: Message | None = None
@@ -180,7 +193,7 @@ class Subscriber:
                 self.dropped["malformed"] += 1
                 return
             message.header.run_id, message.header.episode = self.place.run_id, head.episode
-        received.append(Received(service, node, head.episode, head.tick, head.t_publish_ns, message))
+        received.append(Received(service, source.node, head.episode, head.tick, head.t_publish_ns, message))
 
     def watch(self) -> dict[str, int]:
         """Look at the connections, about once a second, and return the counts of what was dropped."""
@@ -199,7 +212,7 @@ class Subscriber:
 
     def close(self) -> None:
         """Close the sockets."""
-        for socket in self._sockets:
+        for socket in self._sources:
             socket.disable_monitor()
             socket.close()
         for monitor in self._monitors:  # disable_monitor only forgets them; open, they keep the context from ending

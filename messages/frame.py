@@ -48,9 +48,9 @@ def pack_head(service: str, run_id: str, head: Head) -> bytes:
     return HEAD.pack(prefix(service)[len(MARK) :], run_tag(run_id), head.t_publish_ns, head.episode, head.tick, head.kind)
 
 
-def unpack_head(service: str, run_id: str, frame: Buffer) -> Head | None:
-    """Head of a frame, None when the frame is not of this service and run."""
-    if len(frame) < BODY_START or frame[:PREFIX_SIZE] != prefix(service):
+def unpack_head(run_id: str, frame: Buffer) -> Head | None:
+    """Head of a frame whose prefix is known to be right; None when it is too short or of another run."""
+    if len(frame) < BODY_START:
         return None
     _, run, t_publish_ns, episode, tick, kind = HEAD.unpack_from(frame, len(MARK))
     if run != run_tag(run_id) or kind not in (DATA, PROBE, ABSENT):

@@ -17,10 +17,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
+from visuomotor.messages.wiring import MAX_SOCKET_NAME
+
 LOCK_NAME = "visuomotor.lock"
 SOCKETS_NAME = "sockets"
-# 107 less the separator and the longest socket name: node (32), dot, service (30)
-MAX_SOCKETS_PATH = 107 - 64
+# sun_path less the separator and the longest socket name
+MAX_SOCKETS_PATH = 107 - 1 - MAX_SOCKET_NAME
 
 
 class RunDirectoryError(ValueError):

@@ -17,6 +17,7 @@ SUPERVISOR_OUTPUTS = ("episode", "operator", "node_health")
 NODE_OUTPUTS = ("node_health", "trace")  # of every node, sent by its loop
 SHARED = frozenset({*SUPERVISOR_OUTPUTS, *NODE_OUTPUTS})  # services that may have several publishers
 NODE_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
+MAX_SOCKET_NAME = 32 + 1 + 30  # node, dot, service
 
 
 class WiringError(ValueError):
