@@ -13,9 +13,10 @@ from visuomotor.messages.schema import PEDESTRIAN
 from visuomotor.sim.car import Car, attitude
 from visuomotor.sim.collision import boxes_overlap, corners
 from visuomotor.sim.events import run_scripts
+from visuomotor.sim.neighbours import Ego
 from visuomotor.sim.road import Road, RoadBatch
 from visuomotor.sim.scenario import AGENTS_MAX, DriveCase
-from visuomotor.sim.traffic import DT_S, MANOEUVRES, Ego, Traffic
+from visuomotor.sim.traffic import DT_S, MANOEUVRES, Traffic
 
 __all__ = ["DT_S", "ENDS", "MANOEUVRES", "DriveWorlds"]
 
@@ -53,6 +54,7 @@ class DriveWorlds:
         self._right_edge = np.zeros(count)
         self._left_edge = np.zeros(count)
         self._since_change_s = np.zeros(count)
+        self._across_mps = np.zeros(count)  # speed across the road at the start of the step, left positive
         self._lane = np.zeros(count)
         self.collision = np.zeros(count, bool)
         self.at_fault = np.zeros(count, bool)
@@ -165,7 +167,8 @@ class DriveWorlds:
         cos, sin = np.cos(heading), np.sin(heading)
         along = self.ego_speed_mps * cos - self.ego_lateral_speed_mps * sin
         across = self.ego_speed_mps * sin + self.ego_lateral_speed_mps * cos
-        ego = Ego(self.ego_s_m, self.ego_d_m, along, across)
+        self._across_mps = across
+        ego = Ego(self.ego_s_m, self.ego_d_m, along, across, heading)
         view = traffic.view(ego)
         run_scripts(traffic, view, ego, live)
         traffic.plan(view, live, self.tick)
@@ -220,15 +223,15 @@ class DriveWorlds:
         forward, left = np.array([np.cos(yaw), np.sin(yaw)]), np.array([-np.sin(yaw), np.cos(yaw)])
         relative = self.agent_position_m[b, i] - self.ego_pose[b, :2]
         ahead, aside = float(relative @ forward), float(relative @ left)
-        velocity = self.agent_velocity_mps[b, i]
         settled = self._since_change_s[b] > OWN_CHANGE_S
         reach = 0.5 * (VEHICLE.length_m + self.agent_size_m[b, i, 0])
         if ahead < -0.5 * reach and abs(aside) < 0.5 * (VEHICLE.width_m + self.agent_size_m[b, i, 1]):
             return not settled
         if self.agent_class[b, i] == PEDESTRIAN or ahead > 0.8 * reach:
             return True
-        towards = -float(velocity @ left) * np.sign(aside)
-        own = float(self.ego_lateral_speed_mps[b]) * np.sign(aside)
+        side = np.sign(self.agent_d_m[b, i] - self.ego_d_m[b])
+        towards = -float(self._traffic.lateral_speed[b, i] * side)
+        own = float(self._across_mps[b] * side)
         return not (settled and towards > 0.3 and towards > own)
 
     def close(self) -> None:

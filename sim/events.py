@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from visuomotor.control.config import VEHICLE
+from visuomotor.sim.neighbours import Ego, View
 from visuomotor.sim.scenario import (
     BRAKER,
     CROSS,
@@ -21,7 +22,7 @@ from visuomotor.sim.scenario import (
     TURN_BACK,
     WALKER,
 )
-from visuomotor.sim.traffic import DT_S, Ego, Traffic, View
+from visuomotor.sim.traffic import DT_S, Traffic
 
 APPEAR_AHEAD_M = 92.0
 COMFORT_BRAKE_MPS2 = 2.6  # what an event may ask of the ego ...
@@ -129,9 +130,9 @@ def _braker(t: Traffic, view: View, ego: Ego, b: np.ndarray, i: np.ndarray) -> N
 def _queue(t: Traffic, view: View, ego: Ego, b: np.ndarray, i: np.ndarray) -> None:
     """Stands (or crawls once the ego is near) and dissolves some time after the ego has come close."""
     ds = t.s_m[b, i] - ego.s_m[b]
-    near = (ds < 45.0) | (t.timer[b, i] > 0.0)
+    near = (ds < 80.0) | (t.timer[b, i] > 0.0)
     t.timer[b, i] += np.where(near, DT_S, 0.0)
-    t.speed_cap[b, i] = np.where(ds < 90.0, t.value[b, i], 0.0)
+    t.speed_cap[b, i] = np.where(near, t.value[b, i], 0.0)
     over = t.timer[b, i] > t.hold[b, i]
     _to_traffic(t, b[over], i[over])
 
@@ -164,9 +165,20 @@ def _walker(t: Traffic, view: View, ego: Ego, b: np.ndarray, i: np.ndarray) -> N
     phase = np.where(arrived, 5, phase)
     t.phase[b, i] = phase
     velocity = np.where((phase == 1) | (phase == 3), pace, np.where(phase == 4, -pace, 0.0)) * way
+    velocity = np.where(_blocked(view, b, i, np.sign(velocity)), 0.0, velocity)
     t.lateral_speed[b, i] = velocity
     t.speed[b, i] = np.abs(velocity)
     t.yaw_offset[b, i] = np.where(phase == 4, -way, way) * 0.5 * np.pi
+
+
+def _blocked(view: View, b: np.ndarray, i: np.ndarray, way: np.ndarray) -> np.ndarray:
+    """Whether a vehicle's flank is one step ahead of a walker: nobody walks into the side of a car."""
+    ds = np.abs(view.s[b] - view.s[b, i][:, None])
+    middle, half = 0.5 * (view.low + view.high), 0.5 * (view.high - view.low)
+    room = (middle[b] - middle[b, i][:, None]) * way[:, None] - half[b] - half[b, i][:, None]
+    beside = view.present[b] & (ds < view.half_length[b] + 0.5) & (room < 0.8) & (room > -0.5)
+    beside[np.arange(len(b)), i] = False
+    return beside.any(axis=1)
 
 
 def _escort(t: Traffic, view: View, ego: Ego, b: np.ndarray, i: np.ndarray) -> None:

@@ -177,6 +177,8 @@ class _CaseBuilder:
         for i, kind in enumerate(kinds):
             place = 130.0 + span * (i + rng.uniform(0.1, 0.9 if i == len(kinds) - 1 else 0.4))
             self._event(kind, place)
+            if kind in ("broken_down", "closed_lane") and len(self.events) + len(kinds) - i - 1 < EVENTS_MAX:
+                self._hide_a_car(place)
         self._background()
         waiting = sum(12.0 if event.kind in ("queue", "pedestrian", "blind_spot") else 8.0 for event in self.events)
         suite, split, seed = self.names
@@ -213,12 +215,15 @@ class _CaseBuilder:
             lane = int(rng.integers(self.road.lane_count))
         getattr(self, f"_{kind}")(place_m, lane)
         self.events.append(self._spec(kind, place_m, lane, first))
-        obstacle = kind in ("broken_down", "closed_lane") and lane == self.ego_lane
-        full = len(self.events) >= EVENTS_MAX or any(event.kind == "blind_spot" for event in self.events)
-        if obstacle and not full and rng.random() < self.suite.blind_spot_given_obstacle:
-            first = len(self.agents)
-            self._blind_spot(place_m, lane)
-            self.events.append(self._spec("blind_spot", place_m, lane, first))
+
+    def _hide_a_car(self, place_m: float) -> None:
+        """Perhaps add a blind-spot car to the obstacle that was placed last."""
+        lane, first = self.events[-1].lane, len(self.agents)
+        taken = any(event.kind == "blind_spot" for event in self.events)
+        if taken or lane != self.ego_lane or self.rng.random() > self.suite.blind_spot_given_obstacle:
+            return
+        self._blind_spot(place_m, lane)
+        self.events.append(self._spec("blind_spot", place_m, lane, first))
 
     def _spec(self, kind: str, place_m: float, lane: int, first: int) -> EventSpec:
         return EventSpec(kind=kind, s_m=place_m, lane=lane, agents=tuple(range(first, len(self.agents))))
@@ -259,7 +264,7 @@ class _CaseBuilder:
     def _queue(self, place_m: float, lane: int) -> None:
         rng = self.rng
         lanes = {lane} if rng.random() < 0.5 else set(range(min(self.road.lane_count, 2))) | {lane}
-        hold, crawl = rng.uniform(4.0, 14.0), rng.choice((0.0, rng.uniform(1.0, 3.0)))
+        hold, crawl = rng.uniform(8.0, 18.0), rng.choice((0.0, rng.uniform(1.0, 3.0)))
         for row in sorted(lanes):
             s = place_m + rng.uniform(-4.0, 4.0)
             for _ in range(int(rng.integers(2, 5 if len(lanes) == 1 else 4))):

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from visuomotor.control.car_following import idm_acceleration
-from visuomotor.control.config import VEHICLE
 from visuomotor.messages.schema import TRUCK
+from visuomotor.sim.neighbours import Ego, View
 from visuomotor.sim.road import LEAD_IN_M, LEAD_OUT_M, Road, RoadBatch
 from visuomotor.sim.scenario import (
     AGENTS_MAX,
@@ -33,6 +33,7 @@ HARDEST_BRAKE_MPS2 = 8.0
 TOO_FAST = 1.25  # times the desired speed: the most that counts in the IDM's free term
 SIDE_MARGIN_M = 0.3  # what drivers want beside them
 STATIC_GAP_M = 9.0  # stop this far from an obstacle, so that there is room to steer out
+CREEP_GAP_M = 1.0  # ... while steering out
 MOBIL_PERIOD_TICKS = 10
 MOBIL_THRESHOLD_MPS2 = 0.25
 MOBIL_SAFE_MPS2 = 2.5  # hardest braking asked of a new follower
@@ -88,6 +89,7 @@ class Traffic:
             setattr(self, name, np.zeros(shape))
         self.change_s[:] = 3.5
         self.changing = np.zeros(shape, bool)
+        self.creeps = np.zeros(shape, bool)
         self.lane_count = np.ones(count, np.int64)
         self.limit = np.ones(count)
         self.end_s = np.zeros(count)
@@ -173,7 +175,9 @@ class Traffic:
         corridor = (np.minimum(d, to_d) - half, np.maximum(d, to_d) + half)
         gap, leader_speed, static, _ = view.leader(b, i, *corridor)
         desired = np.minimum(self.desired[b, i], self.speed_cap[b, i])
-        min_gap = np.where(static & ~self.changing[b, i], STATIC_GAP_M, self.min_gap[b, i])
+        changing = self.changing[b, i]
+        min_gap = np.where(static, np.where(changing, CREEP_GAP_M, STATIC_GAP_M), self.min_gap[b, i])
+        self.creeps[b, i] = changing & static & (gap < 6.0)
         a = self._follow(b, i, desired, gap, leader_speed, min_gap)
         a = np.minimum(a, self.forced[b, i])
         self.acceleration[b, i] = a
@@ -209,7 +213,7 @@ class Traffic:
             back_speed = np.where(np.isfinite(back_gap), view.speed[b, back], 0.0)
             theirs = _idm(back_speed, np.maximum(back_speed, 1.0), back_gap, self.speed[b, i], 1.2, 2.0, 1.5, 2.0)
             hurry = np.maximum(back_speed - self.speed[b, i], 0.0)
-            room = 2.5 + 0.4 * back_speed * is_ego + hurry * 1.0 + hurry**2 / 4.0
+            room = np.where(must, 1.0, 2.5) + 0.4 * back_speed * is_ego + hurry + hurry**2 / 4.0
             safe = (theirs > -np.where(must, 3.5, MOBIL_SAFE_MPS2)) & (back_gap > room)
             safe &= (gap > 2.0 + 0.3 * self.speed[b, i]) & (mine > -3.0) & ~(static & (gap < 60.0))
             safe &= (target >= 0) & (target < self.lane_count[b])
@@ -336,60 +340,3 @@ class Traffic:
         label = np.where(still, STANDING, label)
         label = np.where(self.changing, LANE_CHANGE, label)
         return np.where(walks, CROSSING, label)
-
-
-class Ego:
-    """What the traffic sees of the egos: arrays [B], Frenet."""
-
-    def __init__(self, s_m: np.ndarray, d_m: np.ndarray, speed: np.ndarray, lateral_speed: np.ndarray) -> None:
-        self.s_m, self.d_m, self.speed, self.lateral_speed = s_m, d_m, speed, lateral_speed
-
-
-class View:
-    """Where everything is at the start of a step: [B, N + 1], the ego last; finds leaders and followers."""
-
-    def __init__(self, traffic: Traffic, ego: Ego) -> None:
-        t = traffic
-        self.present = np.concatenate([t.present, np.ones((len(ego.s_m), 1), bool)], axis=1)
-        self.s = np.concatenate([t.s_m, ego.s_m[:, None]], axis=1)
-        walks = t.role == WALKER
-        along = np.where(walks, 0.0, t.speed)
-        self.speed = np.concatenate([along, np.maximum(ego.speed, 0.0)[:, None]], axis=1)
-        self.half_length = 0.5 * np.concatenate(
-            [t.size_m[..., 0], np.full((len(ego.s_m), 1), VEHICLE.length_m)], axis=1
-        )
-        half = 0.5 * t.size_m[..., 1]
-        reach = t.d_m + np.where(walks, 2.0 * t.lateral_speed, 0.0)
-        reach = np.where(t.changing, t.to_d, reach)
-        ego_reach = ego.d_m + np.clip(1.0 * ego.lateral_speed, -2.5, 2.5)
-        ego_half = 0.5 * VEHICLE.width_m
-        self.low = np.concatenate(
-            [np.minimum(t.d_m, reach) - half, (np.minimum(ego.d_m, ego_reach) - ego_half)[:, None]], axis=1
-        )
-        self.high = np.concatenate(
-            [np.maximum(t.d_m, reach) + half, (np.maximum(ego.d_m, ego_reach) + ego_half)[:, None]], axis=1
-        )
-        self.static = np.concatenate([(t.role == STATIC), np.zeros((len(ego.s_m), 1), bool)], axis=1)
-
-    def leader(
-        self, b: np.ndarray, i: np.ndarray, low: np.ndarray, high: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Of each row (world b, column i) and corridor: gap m (inf: none), leader's speed, is an obstacle, column."""
-        ds = self.s[b] - self.s[b, i][:, None]
-        inside = self.present[b] & (self.low[b] < high[:, None]) & (self.high[b] > low[:, None])
-        gap = ds - self.half_length[b] - self.half_length[b, i][:, None]
-        gap = np.where(inside & (ds > 0.0), gap, np.inf)
-        j = np.argmin(gap, axis=1)
-        return gap[np.arange(len(b)), j], self.speed[b, j], self.static[b, j], j
-
-    def follower(
-        self, b: np.ndarray, i: np.ndarray, low: np.ndarray, high: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of each row and corridor: gap to whoever comes behind, m (inf: none), its column, whether it is the ego."""
-        ds = self.s[b, i][:, None] - self.s[b]
-        inside = self.present[b] & (self.low[b] < high[:, None]) & (self.high[b] > low[:, None])
-        inside[np.arange(len(b)), i] = False
-        gap = ds - self.half_length[b] - self.half_length[b, i][:, None]
-        gap = np.where(inside & (ds >= 0.0), gap, np.inf)
-        j = np.argmin(gap, axis=1)
-        return gap[np.arange(len(b)), j], j, j == self.s.shape[1] - 1
