@@ -37,8 +37,8 @@ class Sensors:
     """Sensors of all cars of a `DriveWorlds`: ``reset(index)`` after its reset, ``update()`` after every reset or step.
 
     Arrays [B]: ``speed_mps``, ``acceleration_mps2``, ``yaw_rate_radps``, ``steering_angle_rad``, ``roll_rad``,
-    ``pitch_rad``, ``lane_count``, ``lane_width_m``, ``speed_limit_mps``, ``goal_distance_m``; ``odom_pose`` [B, 3], 0 at
-    the start; ``route_m`` float32 [B, 81, 2]: the centre of the rightmost lane every 2 m, from 40 m behind, in odom.
+    ``pitch_rad``, ``lane_count``, ``lane_width_m``, ``speed_limit_mps``, ``goal_distance_m``; ``odom_pose`` [B, 3], 0
+    at the start; ``route_m`` float32 [B, 81, 2]: the centre of the rightmost lane every 2 m from -40 m, in odom.
     """
 
     def __init__(self, worlds: DriveWorlds) -> None:

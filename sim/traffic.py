@@ -262,9 +262,9 @@ class Traffic:
         lateral = np.where(self.role == WALKER, self.lateral_speed, 0.0)
         if self.changing.any():
             active = self.changing & on
-            share = np.where(
-                active, np.minimum(self.share + DT_S / self.change_s * np.minimum(mean / 4.0, 1.0), 1.0), self.share
-            )
+            # Nobody moves sideways at a standstill, but for who winds himself out from behind an obstacle.
+            pace = np.maximum(np.minimum(mean / 4.0, 1.0), np.where(self.creeps, 0.15, 0.0))
+            share = np.where(active, np.minimum(self.share + DT_S / self.change_s * pace, 1.0), self.share)
             smooth = share**3 * (10.0 + share * (6.0 * share - 15.0))  # quintic: no jerk at either end
             d = self.from_d + (self.to_d - self.from_d) * smooth
             lateral = np.where(active, (d - self.d_m) / DT_S, lateral)
