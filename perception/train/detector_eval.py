@@ -51,7 +51,7 @@ def eval_detector(
     thresholds: list[float] = []
     for bundle in loaded:
         size = next(spec.shape for spec in bundle.meta.inputs if spec.name == "frame")
-        images = next((g for g in groups if (1, *g[0].image.shape) == size), [])
+        images: list[LabelledImage] = next((g for g in groups if (1, *g[0].image.shape) == size), [])
         if not images:
             continue
         detector = Detector(bundle, cameras[images[0].camera], device=device, threads=threads)

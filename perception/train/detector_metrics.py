@@ -48,7 +48,8 @@ def is_counted(objects: Objects) -> np.ndarray:
 def compute_ap(truth: Sequence[Objects], found: Sequence[Found]) -> dict[str, Any]:
     """COCO AP at IoU 0.50 and averaged over 0.50:0.95: ``ap50``, ``ap50_95``, and by class where it occurs."""
     images = [{"id": i + 1, "width": 1, "height": 1} for i in range(len(truth))]
-    annotations, results = [], []
+    annotations: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
     for i, (objects, detected) in enumerate(zip(truth, found, strict=True)):
         counted = is_counted(objects)
         for j in range(len(objects)):

@@ -51,6 +51,13 @@ class ConvNorm(nn.Sequential):
             *([nn.ReLU(inplace=True)] if act else []),
         )
 
+    @property
+    def norm(self) -> nn.BatchNorm2d:
+        """The normalisation layer."""
+        layer = self[1]
+        assert isinstance(layer, nn.BatchNorm2d)
+        return layer
+
 
 class ChannelAttention(nn.Module):
     """Squeeze-and-excitation (Hu et al. 2018): the whole image decides how much each channel counts."""
@@ -74,7 +81,7 @@ class Residual(nn.Module):
         self.first = ConvNorm(channels, hidden)
         self.second = ConvNorm(hidden, channels, act=False)
         self.attention = ChannelAttention(channels) if attention else nn.Identity()
-        nn.init.zeros_(self.second[1].weight)  # starts as the identity (Goyal et al. 2017)
+        nn.init.zeros_(self.second.norm.weight)  # starts as the identity (Goyal et al. 2017)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, h, w] -> the same shape."""
@@ -129,10 +136,10 @@ class DetectorModel(nn.Module):
         self.head = nn.Sequential(ConvNorm(fine, fine), ConvNorm(fine, config.head, 1), nn.Dropout(config.dropout))
         self.out = nn.Conv2d(config.head, RAW_CHANNELS, 1)
         nn.init.normal_(self.out.weight, std=0.01)
-        with torch.no_grad():
-            self.out.bias.zero_()
-            self.out.bias[CLASS] = -4.6  # about 1 % objects at the start (Lin et al. 2017)
-            self.out.bias[BOX] = 1.0
+        bias = torch.zeros(RAW_CHANNELS)
+        bias[CLASS] = -4.6  # about 1 % objects at the start (Lin et al. 2017)
+        bias[BOX] = 1.0
+        self.out.bias = nn.Parameter(bias)
         self.register_buffer("size_prior_m", torch.tensor(config.size_prior_m))
 
     def forward(self, image: Tensor) -> Tensor:

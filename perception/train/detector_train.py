@@ -141,7 +141,7 @@ def _train(peers: Peers, data: Path, run: Path, init: Path | None, resume: bool,
     batch = max(4, config.batch // peers.count)
     steps_per_epoch = sum(1 for _ in epoch_order(groups, batch, np.random.default_rng(0)))
     total_steps = steps_per_epoch * config.epochs
-    state = {"epoch": 0, "step": 0, "elapsed_s": 0.0, "best": -1.0, "stale": 0}
+    state: dict[str, Any] = {"epoch": 0, "step": 0, "elapsed_s": 0.0, "best": -1.0, "stale": 0}
     if resume:
         state = restore_checkpoint(run / "last.pt", model, average, optimizer, rng)
     else:
