@@ -25,6 +25,7 @@ from visuomotor.messages.wiring import RunPlace, newest_only
 
 EVENT_QUEUE = 1000  # messages kept for a reader of a queue='all' service in realtime
 LINGER_MS = 300  # how long a closing publisher tries to get its last words out
+MONITORED = zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECT_RETRIED | zmq.EVENT_CONNECTED
 READ_AT_ONCE = 10_000  # messages taken from one socket before the others get their turn
 
 
@@ -39,13 +40,16 @@ class Received(msgspec.Struct, frozen=True):
     message: Message | None
 
 
-class _Source(msgspec.Struct, frozen=True):
+class _Source(msgspec.Struct):
     """One socket of a subscriber."""
 
     node: str
+    endpoint: str
+    monitor: zmq.Socket[bytes]
     services: dict[bytes, str]  # prefix -> service
     at_once: int  # messages to take before the other sockets get their turn
     stale_ns: float
+    cut: bool = False  # the last thing that happened to the connection is that it ended
 
 
 class Publisher:
@@ -129,7 +133,6 @@ class Subscriber:
         self.unheard: set[tuple[str, str]] = set()  # (service, node) from which nothing has come yet
         self._poller = zmq.Poller()
         self._sources: dict[zmq.Socket[bytes], _Source] = {}
-        self._monitors: dict[zmq.Socket[bytes], bool] = {}  # monitor -> whether its connection was cut
         by_endpoint: dict[str, tuple[str, list[str]]] = {}
         for service, nodes in sources.items():
             for node in nodes:
@@ -146,12 +149,12 @@ class Subscriber:
             socket.setsockopt(zmq.MAXMSGSIZE, max(SERVICES[s].max_bytes for s in services) + frame.BODY_START)
             for service in services:
                 socket.setsockopt(zmq.SUBSCRIBE, frame.prefix(service))
-            monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED)
-            self._monitors[monitor] = False
+            monitor = socket.get_monitor_socket(MONITORED)
             socket.connect(endpoint)
             at_once = 1 if newest else READ_AT_ONCE  # a conflating socket holds one message
             stale_ns = SERVICES[services[0]].max_age_s * 1e9 if newest else math.inf
-            self._sources[socket] = _Source(node, {frame.prefix(s): s for s in services}, at_once, stale_ns)
+            prefixes = {frame.prefix(s): s for s in services}
+            self._sources[socket] = _Source(node, endpoint, monitor, prefixes, at_once, stale_ns)
             self._poller.register(socket, zmq.POLLIN)
 
     def poll(self, timeout_s: float) -> list[Received]:
@@ -196,24 +199,27 @@ class Subscriber:
         received.append(Received(service, source.node, head.episode, head.tick, head.t_publish_ns, message))
 
     def watch(self) -> dict[str, int]:
-        """Look at the connections, about once a second, and return the counts of what was dropped."""
-        for monitor in self._monitors:
-            while True:
-                try:
-                    event = zmq.utils.monitor.recv_monitor_message(monitor, zmq.NOBLOCK)
-                except zmq.Again:
-                    break
-                if event["event"] == zmq.EVENT_DISCONNECTED:
-                    self._monitors[monitor] = True
-                elif self._monitors[monitor]:  # cut, and the publisher still there: it sent too much at once
-                    self._monitors[monitor] = False
-                    self.dropped["oversized"] += 1
+        """Look at the connections, about once a second, and return the counts of what was dropped.
+
+        A publisher that dies is looked for again by the transport. One that broke the rules, by sending more than
+        ``MAXMSGSIZE``, is not: that is how the two are told apart, and such a one is joined again here.
+        """
+        for socket, source in self._sources.items():
+            suspected = source.cut
+            while source.monitor.poll(0):
+                event = zmq.utils.monitor.recv_monitor_message(source.monitor)
+                source.cut = event["event"] == zmq.EVENT_DISCONNECTED
+            if suspected and source.cut:  # nothing has followed since the last look
+                source.cut = False
+                self.dropped["oversized"] += 1
+                with contextlib.suppress(zmq.ZMQError):  # the transport may have forgotten the address already
+                    socket.disconnect(source.endpoint)
+                socket.connect(source.endpoint)
         return dict(self.dropped)
 
     def close(self) -> None:
         """Close the sockets."""
-        for socket in self._sources:
+        for socket, source in self._sources.items():
             socket.disable_monitor()
+            source.monitor.close()  # disable_monitor only forgets it; open, it keeps the context from ending
             socket.close()
-        for monitor in self._monitors:  # disable_monitor only forgets them; open, they keep the context from ending
-            monitor.close()

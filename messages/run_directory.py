@@ -20,7 +20,7 @@ from types import TracebackType
 from visuomotor.messages.wiring import MAX_SOCKET_NAME
 
 LOCK_NAME = "visuomotor.lock"
-SOCKETS_NAME = "sockets"
+SOCKETS_NAME = "vm.sock"  # a name that nobody else gives a folder: it is emptied at the start
 # sun_path less the separator and the longest socket name
 MAX_SOCKETS_PATH = 107 - 1 - MAX_SOCKET_NAME
 
@@ -57,8 +57,7 @@ class RunDirectory:
 
     def _make_sockets(self, base: Path) -> Path:
         near = self.path / SOCKETS_NAME
-        if near.is_symlink():  # of a killed run with a long path; its target was cleared above or is ours to clear
-            shutil.rmtree(near.resolve(), ignore_errors=True)
+        if near.is_symlink():  # of a killed run with a long path; its target was cleared with the stale ones
             near.unlink()
         shutil.rmtree(near, ignore_errors=True)
         if len(os.fsencode(near)) <= MAX_SOCKETS_PATH:
