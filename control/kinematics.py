@@ -76,7 +76,7 @@ def max_curvature(
     speed_mps: Numbers, lateral_acceleration_mps2: float = ENVELOPE.max_lateral_acceleration_mps2
 ) -> np.ndarray:
     """Curvature at which the lateral acceleration reaches its limit, 1/m."""
-    speed = np.maximum(np.abs(speed_mps), 0.5)
+    speed = np.minimum(np.maximum(np.abs(speed_mps), 0.5), 1e3)
     return lateral_acceleration_mps2 / (speed * speed)
 
 
