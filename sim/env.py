@@ -66,6 +66,7 @@ class DriveVectorEnv(VectorEnv):
         scales: Weights of the reward's terms.
         camera_dropout: Share of episodes in which one of the side cameras is dead from the start.
         case_seeds: Cases to play, in order of the resets; without them each row draws its own.
+        autoreset: Without it a world that has ended waits for the next ``reset``.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}
@@ -82,6 +83,7 @@ class DriveVectorEnv(VectorEnv):
         scales: RewardScales | None = None,
         camera_dropout: float = 0.0,
         case_seeds: Iterable[int] | None = None,
+        autoreset: bool = True,
     ) -> None:
         if count < 1:
             raise ValueError(f"count must be at least 1, got {count}")
@@ -96,6 +98,9 @@ class DriveVectorEnv(VectorEnv):
         self.sensors = Sensors(self.worlds)
         self.forecaster = forecaster
         self.camera_dropout = camera_dropout
+        self.autoreset = autoreset
+        if not autoreset:
+            self.metadata = {**self.metadata, "autoreset_mode": AutoresetMode.DISABLED}
         self.summaries: list[tuple[int, EpisodeSummary]] = []
         slots = self.worlds.agent_present.shape[1]
         cameras = [load_camera(PROFILE / f"{name}.yaml") for name in CAMERA_NAMES]
@@ -152,7 +157,11 @@ class DriveVectorEnv(VectorEnv):
         reward[self._idle] = 0.0
         self._perceive()
         self.summaries = [(int(index), self._summary(int(index))) for index in np.flatnonzero(ended)]
-        infos = self._restart(ended) if self.summaries else {}
+        infos: dict[str, Any] = {}
+        if self.summaries and self.autoreset:
+            infos = self._restart(ended)
+        elif self.summaries:
+            self._idle |= ended
         return self._observation.copy(), reward, ended & ~truncated, truncated, infos
 
     def close_extras(self, **kwargs: Any) -> None:
@@ -161,7 +170,7 @@ class DriveVectorEnv(VectorEnv):
 
     @property
     def idle(self) -> np.ndarray:
-        """Rows [B] that have played all they were given (only with ``case_seeds``); they stand still."""
+        """Rows [B] that stand still: they have played all of ``case_seeds``, or wait for a reset."""
         return self._idle.copy()
 
     def _start(self, index: int, case_seed: int | None = None) -> None:
@@ -274,7 +283,7 @@ class DriveEnv(gym.Env[np.ndarray, np.ndarray]):
     metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
 
     def __init__(self, **settings: Any) -> None:
-        self._vector = DriveVectorEnv(1, **settings)
+        self._vector = DriveVectorEnv(1, autoreset=False, **settings)
         self.observation_space = self._vector.single_observation_space
         self.action_space = self._vector.single_action_space
 
@@ -296,13 +305,11 @@ class DriveEnv(gym.Env[np.ndarray, np.ndarray]):
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Advance by one tick of 0.1 s."""
-        observation, reward, terminated, truncated, infos = self._vector.step(np.asarray(action)[None])
+        observation, reward, terminated, truncated, _ = self._vector.step(np.asarray(action)[None])
         done = bool(terminated[0] or truncated[0])
         info: dict[str, Any] = {}
         if done:
-            summary = self._vector.summaries[0][1]
-            info = {**msgspec.structs.asdict(summary)}
-            observation = infos["final_obs"]
+            info = msgspec.structs.asdict(self._vector.summaries[0][1])
         return observation[0], float(reward[0]), bool(terminated[0]), bool(truncated[0]), info
 
     def close(self) -> None:

@@ -86,7 +86,7 @@ def rotate(vector: np.ndarray, angle_rad: np.ndarray) -> np.ndarray:
     return np.stack([cos * x - sin * y, sin * x + cos * y], axis=-1)
 
 
-def true_tracks(scene: SceneView, odom_pose: np.ndarray, range_max_m: float = 90.0) -> PerceivedTracks:
+def true_tracks(scene: SceneView, odom_pose: np.ndarray, range_max_m: float = 80.0) -> PerceivedTracks:
     """Every agent within range as a perfect track: what the truth perception publishes."""
     ego_m, position_m, velocity_mps, heading_rad = odom_kinematics(scene, odom_pose)
     tracks = PerceivedTracks.empty(*scene.agent_present.shape)
