@@ -36,9 +36,9 @@ class PolicyTraining(msgspec.Struct, frozen=True, kw_only=True):
     threads: int = 1
     forecaster: str = "cv"  # cv, kalman, none or a forecaster's bundle
     camera_dropout: float = 0.05
-    demonstration_steps: int = 2500
-    aggregation_rounds: int = 3
-    aggregation_steps: int = 2000
+    demonstration_steps: int = 2000
+    aggregation_rounds: int = 2
+    aggregation_steps: int = 1500
     imitation_epochs: int = 8
     width: int = 256
     gamma: float = 0.99
@@ -53,7 +53,7 @@ class PolicyTraining(msgspec.Struct, frozen=True, kw_only=True):
     log_deviation: float = -1.6
     value_rollouts: int = 6
     replay: float = 0.35
-    evaluation_minutes: float = 10.0
+    evaluation_minutes: float = 15.0
     evaluation_cases: int = 64
 
     def __post_init__(self) -> None:
@@ -266,7 +266,7 @@ class _Run(BaseCallback):
 
     def evaluate(self, phase: str) -> None:
         """Play the tuning cases, compare with the baseline, keep the checkpoint if it is the best."""
-        if not self.progress.baseline:
+        if phase == "end" and not self.progress.baseline:
             for perception in ("truth", "errors"):
                 worlds = min(self.settings.worlds, self.settings.evaluation_cases)
                 result = evaluate_driver(IdmMobilDriver(worlds), self.settings, perception)
