@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from visuomotor.sim.models3d import Mesh, Part, beam, box, frustum, ring
+from visuomotor.sim.mesh import Mesh, Part, beam, box, frustum, ring
 
 CLUTTER_KINDS: tuple[str, ...] = (
     "broadleaf", "conifer", "bush", "lamp", "sign", "board", "house", "block", "post", "bin", "hydrant", "poplar",

@@ -1,9 +1,9 @@
 """Labelled data set of the driving cameras in COCO form: train, val and test from the three splits.
 
 An episode is driven by ``LaneFollower``; now and then a tick is kept with all its cameras, more often when a
-pedestrian, cyclist or cone is near, and most of them with bystanders added. Each episode leaves one shard, so a run that was stopped goes on where it was; the annotations
-are the shards in the order of their episodes, cut at the number of frames asked for. Same seed, same bytes, for any
-number of jobs.
+pedestrian, cyclist or cone is near, and most of them with bystanders added. Each episode leaves one shard, so a run
+that was stopped goes on where it was; the annotations are the shards in the order of their episodes, cut at the number
+of frames asked for. Same seed, same bytes, for any number of jobs.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import numpy as np
 
 from visuomotor.messages.camera import CameraModel, rotation
 from visuomotor.messages.schema import CLASS_NAMES, PEDESTRIAN
-from visuomotor.sim.models3d import Limb
+from visuomotor.sim.mesh import Limb
 from visuomotor.sim.renderer import BACKGROUND, Renderer, WorldState, walking_swing
 
 NEAR_M = 0.3

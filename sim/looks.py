@@ -13,7 +13,8 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from visuomotor.sim.models3d import STYLES, Part
+from visuomotor.sim.mesh import Part
+from visuomotor.sim.models3d import STYLES
 
 Bgr = tuple[float, float, float]  # 0 .. 255
 SPLIT_RANGES: dict[str, str] = {"train": "train", "tune": "train", "evaluation": "evaluation"}

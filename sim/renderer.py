@@ -16,20 +16,22 @@ import cv2
 import numpy as np
 import pybullet
 
-from visuomotor.messages.camera import CameraModel, rotation
+from visuomotor.messages.camera import CameraModel
 from visuomotor.messages.schema import CONE, PEDESTRIAN
 from visuomotor.sim.backdrop import Backdrop
 from visuomotor.sim.clutter3d import clutter
+from visuomotor.sim.lens import Lens
 from visuomotor.sim.looks import Looks, agent_look, clutter_palette, looks
-from visuomotor.sim.models3d import Limb, Part, agent_model
+from visuomotor.sim.mesh import Limb, Part
+from visuomotor.sim.models3d import agent_model
 from visuomotor.sim.road import Road
+from visuomotor.sim.roadside import Clutter, place_clutter
 
 RENDERER_NAME = "pybullet-tinyrenderer"
 VIEW_RANGE_M = 120.0  # bodies farther than this from the ego car are not drawn
 CONE_RANGE_M = 70.0
-NEAR_M = 0.1
 STRIDE_M = 1.5  # distance walked in one cycle of the legs
-CLUTTER_ROWS, CELL = 16, 4  # palettes for clutter; texels a palette cell
+CELL = 4  # texels a palette cell
 BACKGROUND = -1  # in masks: no agent
 
 
@@ -65,55 +67,30 @@ class Scene(Protocol):
 class _Body:
     body: int
     limbs: list[Limb]
+    class_id: int
     size_m: tuple[float, float, float]
 
 
-@dataclass
-class _Clutter:
-    kind: str
-    scale: float
-    row: int
-    position_m: np.ndarray
-    yaw_rad: float
-    body: int = -1
+class _Rows:
+    """Lists of numbers lent to PyBullet, which never gives back its references to the rows of a mesh (0.3 MB a car).
+
+    The same row objects serve every mesh, so nothing piles up.
+    """
+
+    def __init__(self) -> None:
+        self._rows: list[list[float]] = []
+
+    def lend(self, values: np.ndarray) -> list[list[float]]:
+        """``values`` [n, m] as a list of rows, good until the next call; to be cleared after use."""
+        while len(self._rows) < len(values):
+            self._rows.append([])
+        lent = self._rows[: len(values)]
+        for row, numbers in zip(lent, values.tolist(), strict=True):
+            row[:] = numbers
+        return lent
 
 
-class _Lens:
-    """Pinhole image wider than the sensor and the table that bends it."""
-
-    def __init__(self, camera: CameraModel) -> None:
-        self.camera = camera
-        v, u = np.mgrid[0 : camera.height, 0 : camera.width]
-        point = camera.undistort(np.stack([u.ravel(), v.ravel()], axis=1))
-        x, y = point[:, 0] * camera.fx, point[:, 1] * camera.fy
-        left, top = int(np.ceil(-x.min())) + 1, int(np.ceil(-y.min())) + 1
-        self.width, self.height = left + int(np.ceil(x.max())) + 2, top + int(np.ceil(y.max())) + 2
-        shape = (camera.height, camera.width)
-        self.map_x = (x + left).astype(np.float32).reshape(shape)
-        self.map_y = (y + top).astype(np.float32).reshape(shape)
-        # TinyRenderer samples a pixel at its left and lower edge (measured), so the frustum starts at the centre of the
-        # first column and of the last row
-        scale_x, scale_y = NEAR_M / camera.fx, NEAR_M / camera.fy
-        self.projection = pybullet.computeProjectionMatrix(
-            -left * scale_x,
-            (self.width - left) * scale_x,
-            (top + 1 - self.height) * scale_y,
-            (top + 1) * scale_y,
-            NEAR_M,
-            2 * VIEW_RANGE_M,
-        )
-        radius = np.hypot((u - camera.width / 2) / camera.width, (v - camera.height / 2) / camera.width) * 2
-        self.radius2 = (radius**2).astype(np.float32)
-
-    def view(self, ego_pose: np.ndarray, roll_rad: float, pitch_rad: float) -> list[float]:
-        """OpenGL view matrix (column-major) of the camera on the car."""
-        body = rotation(roll_rad, pitch_rad, float(ego_pose[2]))
-        position = np.array([ego_pose[0], ego_pose[1], 0.0]) + body @ np.asarray(self.camera.ego_position_m)
-        axes = (body @ self.camera.ego_from_camera).T * np.array([[1.0], [-1.0], [-1.0]])  # optical -> OpenGL
-        view = np.eye(4)
-        view[:3, :3] = axes
-        view[:3, 3] = -axes @ position
-        return view.T.ravel().tolist()  # type: ignore[no-any-return]
+_ROWS = (_Rows(), _Rows(), _Rows())  # vertices, normals, texture coordinates
 
 
 class Renderer:
@@ -124,11 +101,11 @@ class Renderer:
         if len(set(names)) != len(names):
             raise ValueError(f"cameras: expected different names, got {names}")
         self.cameras = list(cameras)
-        self._lenses = {camera.name: _Lens(camera) for camera in cameras}
+        self._lenses = {camera.name: Lens(camera) for camera in cameras}
         self._backdrop = Backdrop(self.cameras)
         self._client = pybullet.connect(pybullet.DIRECT)
         self._agents: dict[int, _Body] = {}
-        self._clutter: list[_Clutter] = []
+        self._clutter: list[Clutter] = []
         self._look: Looks | None = None
         self._palettes = 0
         self._noise_bank = np.random.default_rng(11).standard_normal((320, 512, 3)).astype(np.float32)
@@ -155,7 +132,7 @@ class Renderer:
         self._agents.clear()
         self._textures: dict[int, int] = {}
         self._backdrop.reset(road, self._look)
-        self._place_clutter(road)
+        self._clutter = place_clutter(road, self._look)
         table = np.arange(256, dtype=np.float64)[:, None] / 255
         curve = np.clip(table * self._look.exposure * np.array(self._look.tint_bgr), 0, 1) ** self._look.gamma
         self._tone = np.round(255 * curve).astype(np.uint8)[:, None, :]
@@ -216,7 +193,7 @@ class Renderer:
         return self._expose(image, name, int(worlds.tick[index])), bodies
 
     @staticmethod
-    def _lay_over(image: np.ndarray, rgba: np.ndarray, bodies: np.ndarray, lens: _Lens) -> None:
+    def _lay_over(image: np.ndarray, rgba: np.ndarray, bodies: np.ndarray, lens: Lens) -> None:
         """Blend the bodies over the backdrop, in place; their edges are softened by the lens lookup."""
         solid = bodies >= 0
         if not solid.any():
@@ -246,7 +223,7 @@ class Renderer:
             noise = np.resize(self._noise, image.shape)
         return cv2.add(image, noise, dtype=cv2.CV_8U)
 
-    def _agent_mask(self, bodies: np.ndarray, lens: _Lens) -> np.ndarray:
+    def _agent_mask(self, bodies: np.ndarray, lens: Lens) -> np.ndarray:
         table = np.full(int(bodies.max(initial=0)) + 2, BACKGROUND, np.int32)
         for agent_id, agent in self._agents.items():
             if agent.body < len(table) - 1:
@@ -276,10 +253,13 @@ class Renderer:
         self._shadows: list[np.ndarray] = []
         for agent_id, slot in wanted.items():
             class_id = int(worlds.agent_class[index, slot])
-            size = tuple(float(v) for v in worlds.agent_size_m[index, slot])
+            length, width, height = (float(v) for v in worlds.agent_size_m[index, slot])
             agent = self._agents.get(agent_id)
+            if agent is not None and (agent.class_id, agent.size_m) != (class_id, (length, width, height)):
+                pybullet.removeBody(agent.body, physicsClientId=self._client)  # the id was given to somebody else
+                agent = None
             if agent is None:
-                agent = self._agents[agent_id] = self._make_agent(agent_id, class_id, (size[0], size[1], size[2]))
+                agent = self._agents[agent_id] = self._make_agent(agent_id, class_id, (length, width, height))
             position, yaw = worlds.agent_position_m[index, slot], float(worlds.agent_yaw_rad[index, slot])
             self._move(agent.body, position, yaw)
             if class_id == PEDESTRIAN:
@@ -313,7 +293,7 @@ class Renderer:
     def _make_agent(self, agent_id: int, class_id: int, size_m: tuple[float, float, float]) -> _Body:
         style, colours = agent_look(self.look.split, self.look.seed, agent_id, class_id)
         limbs = agent_model(class_id, size_m, style)
-        return _Body(self._make_body(limbs, colours), limbs, size_m)
+        return _Body(self._make_body(limbs, colours), limbs, class_id, size_m)
 
     def _make_body(self, limbs: list[Limb], colours: np.ndarray | int) -> int:
         """One multibody whose links are the limbs; ``colours`` is a palette, or the row of a clutter palette."""
@@ -327,17 +307,22 @@ class Renderer:
         for limb in limbs:
             vertices, normals, parts, triangles = limb.mesh.arrays()
             uvs = np.stack([(parts + 0.5) / len(Part), np.full(len(parts), 0.5)], axis=1)
+            local = vertices - (0.0, 0.0, limb.hinge_z_m)
+            lists = [rows.lend(values) for rows, values in zip(_ROWS, (local, normals, uvs), strict=True)]
+            indices = triangles.ravel().tolist()
             shapes.append(
                 pybullet.createVisualShape(
                     pybullet.GEOM_MESH,
-                    vertices=(vertices - (0.0, 0.0, limb.hinge_z_m)).tolist(),
-                    indices=triangles.ravel().tolist(),
-                    normals=normals.tolist(),
-                    uvs=uvs.tolist(),
+                    vertices=lists[0],
+                    normals=lists[1],
+                    uvs=lists[2],
+                    indices=indices,
                     rgbaColor=[1, 1, 1, 1],
                     physicsClientId=self._client,
                 )
             )
+            for given in (*lists, indices):
+                given.clear()
         links = len(limbs) - 1
         body = pybullet.createMultiBody(
             0.0,
@@ -367,41 +352,6 @@ class Renderer:
         texture = int(pybullet.loadTexture(str(path), physicsClientId=self._client))
         path.unlink()
         return texture
-
-    def _place_clutter(self, road: Road) -> None:
-        look = self.look
-        rng = np.random.default_rng(np.random.SeedSequence([0xC1077E4, look.seed]))
-        first, last = float(road.line_s_m[0]) + 60.0, float(road.line_s_m[-1]) - 60.0
-        self._clutter = []
-        for _ in range(int(look.clutter_per_100m * (last - first) / 100.0)):
-            kind = str(rng.choice(look.clutter))
-            away = rng.uniform(*_DISTANCE_M.get(kind, (1.5, 12.0)))
-            side = 1 if rng.random() < 0.5 else -1
-            edge = (road.left_edge_m if side > 0 else -road.right_edge_m) + road.shoulder_m
-            s = float(rng.uniform(first, last))
-            position = road.cartesian(np.array([s]), np.array([side * (edge + away)]))[0]
-            foliage = kind in ("broadleaf", "conifer", "bush", "poplar")
-            yaw = float(road.heading(np.array([s]))[0]) + rng.normal(0.0, 0.1)
-            if foliage:
-                yaw = rng.uniform(-np.pi, np.pi)
-            row = 2 * int(rng.integers(CLUTTER_ROWS // 2)) + int(foliage)
-            self._clutter.append(_Clutter(kind, float(rng.uniform(0.75, 1.3)), row, position, float(yaw)))
-
-
-# clear distance from the shoulder (m) where a kind does not stand anywhere
-_DISTANCE_M: dict[str, tuple[float, float]] = {
-    "house": (8.0, 22.0),
-    "block": (12.0, 28.0),
-    "broadleaf": (3.0, 18.0),
-    "conifer": (2.5, 18.0),
-    "poplar": (2.5, 14.0),
-    "post": (0.3, 0.8),
-    "sign": (0.9, 2.0),
-    "lamp": (0.8, 1.6),
-    "board": (3.0, 10.0),
-    "kiosk": (3.0, 8.0),
-    "gantry_sign": (2.5, 6.0),
-}
 
 
 def walking_swing(position_m: np.ndarray, velocity_mps: np.ndarray, yaw_rad: float) -> float:
