@@ -29,9 +29,16 @@ def gaussian_nll(position_m: Tensor, spread_m: Tensor, truth_m: Tensor) -> Tenso
 
 
 def forecast_loss(
-    position_m: Tensor, spread_m: Tensor, log_probability: Tensor, truth_m: Tensor, known: Tensor, weights: LossWeights
+    position_m: Tensor,
+    spread_m: Tensor,
+    log_probability: Tensor,
+    truth_m: Tensor,
+    known: Tensor,
+    weights: LossWeights,
+    agent_weight: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
-    """Loss of N agents: futures [N, K, T, 2], [N, K, T, 3], [N, K], truth [N, T, 2], known steps [N, T] bool.
+    """Loss of N agents: futures [N, K, T, 2], [N, K, T, 3], [N, K], truth [N, T, 2], known steps [N, T] bool,
+    weights [N] of the agents.
 
     Winner takes all: only the future nearest to the truth is pulled all the way (Gupta et al. 2018, variety loss); the
     mixture likelihood trains spreads and probabilities, on detached positions, so that it cannot trade distance away.
@@ -58,4 +65,6 @@ def forecast_loss(
         + weights.choice * choice
     )
     parts = {"best": best, "central": central, "mixture_nll": mixture, "choice": choice}
+    if agent_weight is not None:
+        total = total * agent_weight / agent_weight.mean()
     return total.mean(), {name: float(value.detach().mean()) for name, value in parts.items()}

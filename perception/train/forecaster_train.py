@@ -17,10 +17,12 @@ from torch.utils.tensorboard import SummaryWriter
 
 from visuomotor.perception.train.forecaster_data import Augmentation, SceneSet, as_tensors, augment, batches
 from visuomotor.perception.train.forecaster_loss import LossWeights, forecast_loss
+from visuomotor.perception.train.forecaster_metrics import MANOEUVRES
 from visuomotor.perception.train.forecaster_model import ForecasterConfig, ForecasterNetwork
 
 CHECKPOINT = "checkpoint.pt"
 BEST = "best.pt"
+RARE_WEIGHT_MAX = 5.0  # of an agent with a rare manoeuvre, relative to the most frequent one
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,13 @@ class TrainingResult:
     best_epoch: int
     epochs: int
     seconds: float
+
+
+def manoeuvre_weights(data: SceneSet) -> np.ndarray:
+    """Weight of each manoeuvre in the loss, float32 [M + 1], the last for unknown: rare ones count more."""
+    counts = np.bincount(data.manoeuvre[data.scored] % (len(MANOEUVRES) + 1), minlength=len(MANOEUVRES) + 1)
+    weight = np.sqrt(counts.max() / np.maximum(counts, 1))
+    return np.minimum(weight, RARE_WEIGHT_MAX).astype(np.float32)
 
 
 def predict_batches(network: ForecasterNetwork, data: SceneSet, agents: int = 512) -> tuple[np.ndarray, ...]:
@@ -107,6 +116,7 @@ def train(
     """
     torch.manual_seed(settings.seed)
     rng = np.random.default_rng(settings.seed)
+    importance = manoeuvre_weights(train_set)
     folder.mkdir(parents=True, exist_ok=True)
     network = ForecasterNetwork(config)
     average = copy.deepcopy(network).eval()
@@ -137,7 +147,8 @@ def train(
             outputs = network(**as_tensors(changed))
             keep = torch.from_numpy(changed.scored)
             truth, known = torch.from_numpy(changed.future_m), torch.from_numpy(changed.future_present)
-            loss, parts = forecast_loss(*(o[keep] for o in outputs), truth[keep], known[keep], settings.weights)
+            weight = torch.from_numpy(importance[changed.manoeuvre[changed.scored]])
+            loss, parts = forecast_loss(*(o[keep] for o in outputs), truth[keep], known[keep], settings.weights, weight)
             if extra_loss is not None:
                 loss = loss + extra_loss(changed, outputs)
             optimizer.zero_grad(set_to_none=True)

@@ -84,7 +84,7 @@ def profile_cameras() -> list[CameraModel]:
 
 
 def rollouts(
-    split: str, seeds: Sequence[int], *, suite: str = "drive-v1", worlds: int = 8, limit_s: float = 60.0
+    split: str, seeds: Sequence[int], *, suite: str = "drive-v1", worlds: int = 8, limit_s: float = 45.0
 ) -> Iterator[EpisodeLog]:
     """Episodes of the split, driven by IDM + MOBIL on truth with disturbances, one by one as they end.
 

@@ -1,0 +1,92 @@
+"""Tuning of the baseline forecasters on the tuning split: as carefully as what they are compared with.
+
+Writes nothing: prints the constants of ``perception.baseline_forecasters``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from visuomotor.messages.schema import CLASS_NAMES
+from visuomotor.perception.baseline_forecasters import ConstantVelocity, Kalman
+from visuomotor.perception.train.forecaster_data import SceneSet
+from visuomotor.perception.train.forecaster_metrics import score_agents
+
+HEADINGS_RAD = (0.02, 0.04, 0.07, 0.1, 0.15, 0.2, 0.3, 0.45, 0.6)
+FACTORS = (0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.05, 1.1, 1.15, 1.2, 1.3, 1.5)
+VELOCITY_SAMPLES = (2, 3, 4, 5, 6, 8, 11)
+MEASUREMENT_M = (0.05, 0.1, 0.2, 0.35, 0.5, 0.8, 1.2)
+ACCELERATION_MPS2 = (0.02, 0.2, 0.5, 1.0, 1.5, 2.5, 4.0)
+
+
+def balanced(values: np.ndarray, manoeuvre: np.ndarray) -> float:
+    """Mean over the manoeuvres of their means: what the fans are tuned for."""
+    return float(np.mean([values[manoeuvre == m].mean() for m in np.unique(manoeuvre)]))
+
+
+def evaluate(forecaster: ConstantVelocity | Kalman, data: SceneSet, metric: str) -> float:
+    """Balanced score of a baseline on the agents of a set that count."""
+    futures = forecaster.predict(data.history_m, data.present, data.class_id, data.scene)
+    return balanced(score_agents(*futures, data.future_m, data.future_present)[metric], data.manoeuvre)
+
+
+def tune_motion(data: SceneSet, report: Callable[[str], None] = print) -> tuple[int, Kalman]:
+    """Samples of the constant-velocity line and the Kalman filter's constants, by ADE of the straight future."""
+    scores = {n: evaluate(ConstantVelocity(1, velocity_samples=n), data, "ade_m") for n in VELOCITY_SAMPLES}
+    samples = min(scores, key=lambda n: scores[n])
+    report(f"velocity from {samples} samples: {scores}")
+    kalman = Kalman(1)
+    kalman.measurement_m, kalman.acceleration_mps2 = kalman.measurement_m.copy(), kalman.acceleration_mps2.copy()
+    for class_id, name in enumerate(CLASS_NAMES):
+        part = data.take(data.class_id == class_id)
+        if not len(part):
+            continue
+        best = (np.inf, 0.0, 0.0)
+        for noise in MEASUREMENT_M:
+            for acceleration in ACCELERATION_MPS2:
+                kalman.measurement_m[class_id], kalman.acceleration_mps2[class_id] = noise, acceleration
+                best = min(best, (evaluate(kalman, part, "ade_m"), noise, acceleration))
+        _, kalman.measurement_m[class_id], kalman.acceleration_mps2[class_id] = best
+        report(f"kalman {name}: ADE {best[0]:.3f} m, measurement {best[1]} m, acceleration {best[2]} m/s2")
+    return samples, kalman
+
+
+def tune_fan(forecaster: ConstantVelocity | Kalman, data: SceneSet, report: Callable[[str], None] = print) -> None:
+    """Headings and speed factors of the six futures of every class, in place, by coordinate descent on minADE."""
+    heading, factor = forecaster.fan_heading_rad.copy(), forecaster.fan_speed_factor.copy()
+    forecaster.fan_heading_rad, forecaster.fan_speed_factor = heading, factor
+    for class_id, name in enumerate(CLASS_NAMES):
+        part = data.take(data.class_id == class_id)
+        if not len(part):
+            continue
+        best = evaluate(forecaster, part, "min_ade_m")
+        for _ in range(3):
+            before = best
+            for value in HEADINGS_RAD:  # the two turning futures stay mirror images
+                best = _try(forecaster, part, best, [(heading, 1, value), (heading, 2, -value)], class_id)
+            for slot in (3, 4, 5):
+                for value in FACTORS:
+                    best = _try(forecaster, part, best, [(factor, slot, value)], class_id)
+            if best == before:
+                break
+        report(f"{name}: minADE {best:.3f} m, headings {heading[class_id]}, factors {factor[class_id]}")
+
+
+def _try(
+    forecaster: ConstantVelocity | Kalman,
+    data: SceneSet,
+    best: float,
+    changes: list[tuple[np.ndarray, int, float]],
+    class_id: int,
+) -> float:
+    old = [(array, slot, float(array[class_id, slot])) for array, slot, _ in changes]
+    for array, slot, value in changes:
+        array[class_id, slot] = value
+    score = evaluate(forecaster, data, "min_ade_m")
+    if score < best:
+        return score
+    for array, slot, value in old:
+        array[class_id, slot] = value
+    return best

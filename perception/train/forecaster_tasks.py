@@ -1,0 +1,235 @@
+"""What ``visuomotor train forecaster`` and ``visuomotor eval forecaster`` do: data, training, scores, bundle."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+
+from visuomotor.deploy.export.forecaster import export_forecaster
+from visuomotor.deploy.runtime.bundle import Bundle
+from visuomotor.perception.baseline_forecasters import ConstantVelocity, Kalman
+from visuomotor.perception.forecaster import Forecaster, load_forecaster
+from visuomotor.perception.train import eth_ucy
+from visuomotor.perception.train.eth_ucy_data import load_split
+from visuomotor.perception.train.forecaster_data import Augmentation, SceneSet, batches
+from visuomotor.perception.train.forecaster_loss import LossWeights
+from visuomotor.perception.train.forecaster_metrics import by_manoeuvre, score_agents
+from visuomotor.perception.train.forecaster_model import ForecasterConfig
+from visuomotor.perception.train.forecaster_train import TrainingResult, TrainingSettings, train
+
+TASKS = ("drive", "eth-ucy")
+DRIVE_SETTINGS = TrainingSettings(
+    epochs=30,
+    agents_per_batch=384,
+    learning_rate=2e-3,
+    patience=8,
+    steps_per_epoch=150,
+    weights=LossWeights(),
+    augmentation=Augmentation(noise_m=0.02, drop_share=0.02, gap_share=0.05, late_share=0.1),
+)
+Report = Callable[[str], None]
+
+
+def train_forecaster(
+    task: str = "drive",
+    out: Path | str = "models/drive-forecaster",
+    *,
+    data: Path | str | None = None,
+    runs: Path | str | None = None,
+    resume: bool = False,
+    epochs: int | None = None,
+    seed: int = 1,
+    time_limit_s: float | None = None,
+    report: Report = print,
+) -> Bundle:
+    """Train the forecaster of a task and write its bundle to ``out``.
+
+    ``data``: for drive a folder of track samples (default ``data/tracks``, made from the simulator when it is not
+    there); for eth-ucy the folder with ``raw/``. ``runs`` holds checkpoints and TensorBoard events (default
+    ``runs/forecaster-<task>``); ``resume`` goes on from there. Raises ValueError on an unknown task or missing data.
+    """
+    if task not in TASKS:
+        raise ValueError(f"task: expected one of {', '.join(TASKS)}, got {task!r}")
+    torch.set_num_threads(1)
+    folder = Path(runs or f"runs/forecaster-{task}")
+    if task == "drive":
+        root = Path(data or "data/tracks")
+        _need_tracks(root, report)
+        train_set, tune_set = SceneSet.load(root / "train.npz"), SceneSet.load(root / "tune.npz")
+        config, settings = ForecasterConfig(), DRIVE_SETTINGS
+        source: dict[str, Any] = {
+            split: json.loads((root / f"{split}.json").read_text()) for split in ("train", "tune", "evaluation")
+        }
+    else:
+        if data is None:
+            raise ValueError("data: expected the folder of the ETH/UCY recordings (with raw/), got none")
+        root = Path(data)
+        train_set, tune_set = load_split(root, None, "train", 1), load_split(root, None, "val", 1)
+        config, settings = eth_ucy.CONFIG, eth_ucy.SETTINGS
+        source = {"recordings": "ETH (BIWI) and UCY, training parts of all scenes", "validation": "their val parts"}
+    settings = replace(settings, seed=seed, epochs=epochs or settings.epochs)
+    if time_limit_s is not None:
+        settings = replace(settings, time_limit_s=time_limit_s)
+    result = train(train_set, tune_set, config, settings, folder, resume=resume, report=report)
+    training = {
+        "data": source,
+        "agents": len(train_set),
+        "seed": seed,
+        "settings": msgspec.to_builtins(asdict(settings) | {"time_limit_s": str(settings.time_limit_s)}),
+        "epochs": result.epochs,
+        "best_epoch": result.best_epoch,
+        "seconds": round(result.seconds),
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} thread",
+    }
+
+    def write(metrics: dict[str, Any], text: str) -> Bundle:
+        return export_forecaster(
+            result.network,
+            Path(out),
+            task=task,
+            training=training,
+            metrics=metrics,
+            report=text,
+            code_revision=_revision(),
+        )
+
+    bundle = write({}, "")  # scored as it will run, so it has to exist first
+    if task == "drive":
+        scores = eval_forecaster(str(out), data=root, report=report)
+        brief = {
+            name: {metric: value for metric, value in scores["forecasters"]["lstm"][name].items()}
+            for name in scores["forecasters"]["lstm"]
+        }
+        bundle = write(brief, drive_report(scores, result, training))
+    else:
+        scores = {"validation": {"best_score_m": result.best_score}}
+        bundle = write(scores, _eth_report(result, training))
+    report(f"wrote {bundle.path}")
+    return bundle
+
+
+def eval_forecaster(
+    forecaster: str | Path = "drive-forecaster",
+    *,
+    data: Path | str = "data/tracks",
+    split: str = "evaluation",
+    json_file: Path | str | None = None,
+    report: Report = print,
+) -> dict[str, Any]:
+    """Score a forecaster beside constant velocity and Kalman with the same number of futures, by manoeuvre.
+
+    Returns (and writes to ``json_file``) ``forecasters`` -> name -> manoeuvre -> metric -> mean, low, high, n.
+    """
+    path = Path(data) / f"{split}.npz"
+    if not path.is_file():
+        raise ValueError(f"{path}: expected track samples; make them with train_forecaster or tracks_data")
+    samples = SceneSet.load(path)
+    learned = load_forecaster(forecaster, device="cpu")
+    if learned is None:
+        raise ValueError("forecaster: expected a bundle, cv or kalman, got none")
+    compared: dict[str, Forecaster] = {"lstm": learned, "cv": ConstantVelocity(), "kalman": Kalman()}
+    results = {name: score_forecaster(one, samples) for name, one in compared.items()}
+    out = {"split": split, "forecaster": str(forecaster), "agents": int(samples.scored.sum()), "forecasters": results}
+    for line in table(results):
+        report(line)
+    if json_file is not None:
+        Path(json_file).parent.mkdir(parents=True, exist_ok=True)
+        Path(json_file).write_text(json.dumps(out, indent=1) + "\n")
+    return out
+
+
+def score_forecaster(forecaster: Forecaster, samples: SceneSet) -> dict[str, Any]:
+    """Scores by manoeuvre of one forecaster, run as in the graph."""
+    scores: dict[str, list[np.ndarray]] = {}
+    manoeuvre, group = [], []
+    for batch in batches(samples, 400, None):
+        futures = forecaster.predict(batch.history_m, batch.present, batch.class_id, batch.scene)
+        keep = batch.scored
+        part = score_agents(*(f[keep] for f in futures), batch.future_m[keep], batch.future_present[keep])
+        for name, values in part.items():
+            scores.setdefault(name, []).append(values)
+        manoeuvre.append(batch.manoeuvre[keep])
+        group.append(batch.group[keep])
+    joined = {name: np.concatenate(values) for name, values in scores.items()}
+    return by_manoeuvre(joined, np.concatenate(manoeuvre), np.concatenate(group))
+
+
+def table(results: dict[str, Any]) -> list[str]:
+    """Markdown table of minADE / minFDE and of the most probable future, by manoeuvre."""
+    lines = [
+        "| manoeuvre | n | "
+        + " | ".join(f"{name}: minADE / minFDE / ADE / FDE (m), miss, NLL" for name in results)
+        + " |",
+        "|---" * (2 + len(results)) + "|",
+    ]
+    first = next(iter(results.values()))
+    for manoeuvre, values in first.items():
+        cells = []
+        for scores in results.values():
+            s = {k: v["mean"] for k, v in scores[manoeuvre].items()}
+            cells.append(
+                f"{s['min_ade_m']:.3f} / {s['min_fde_m']:.3f} / {s['ade_m']:.3f} / {s['fde_m']:.3f}, "
+                f"{s['miss_rate']:.2f}, {s['nll']:.2f}"
+            )
+        lines.append(f"| {manoeuvre} | {values['ade_m']['n']} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def drive_report(scores: dict[str, Any], result: TrainingResult, training: dict[str, Any]) -> str:
+    """The account that goes into the bundle."""
+    episodes = {split: training["data"][split]["episodes"] for split in ("train", "evaluation")}
+    return "\n".join(
+        [
+            "# Forecaster for driving",
+            "",
+            "LSTM encoder-decoder with attention to neighbours; six futures of 3 s with probabilities and covariance.",
+            f"Trained on {training['agents']} tracks as the tracker delivers them, from {episodes['train']} simulated",
+            f"episodes of the train split, for {result.epochs} epochs ({training['seconds']} s);",
+            f"the best epoch, {result.best_epoch}, was chosen on the tune split.",
+            "",
+            f"Evaluation split, {episodes['evaluation']} episodes, {scores['agents']} tracks; the baselines have six",
+            "futures too, tuned on the tune split:",
+            "",
+            *table(scores["forecasters"]),
+            "",
+        ]
+    )
+
+
+def _eth_report(result: TrainingResult, training: dict[str, Any]) -> str:
+    return "\n".join(
+        [
+            "# Forecaster for pedestrians, ETH/UCY",
+            "",
+            "8 observed and 12 predicted steps of 0.4 s. This network saw the training parts of all scenes",
+            f"({training['agents']} agents in windows), so it has no held-out scene; leave-one-scene-out scores are in",
+            f"`benchmarks/results/eth_ucy.json`. {result.epochs} epochs, best {result.best_epoch}.",
+            "Only pedestrians were seen in training: other classes are undefined.",
+            "",
+        ]
+    )
+
+
+def _need_tracks(root: Path, report: Report) -> None:
+    missing = [s for s in ("train", "tune", "evaluation") if not (root / f"{s}.npz").is_file()]
+    if missing:
+        from visuomotor.perception.train.tracks_data import SPLIT_EPISODES, make_dataset  # needs the simulator
+
+        report(f"{root}: making {', '.join(missing)} from the simulator")
+        make_dataset(root, {split: SPLIT_EPISODES[split] for split in missing}, report)
+
+
+def _revision() -> str:
+    done = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent, check=False
+    )
+    return done.stdout.strip()
