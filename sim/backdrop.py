@@ -15,7 +15,8 @@ from visuomotor.sim.looks import Looks
 from visuomotor.sim.road import Road
 
 TILE_M = 72.0  # the road strip repeats: a multiple of every dash period
-VERGE_M = 14.0  # painted beside the road; further out it repeats
+VERGE_M = 14.0  # painted beside the road
+FOLD_M = 9.0  # further out its outermost part, which is grass, repeats
 CELL_M = 0.5  # spacing of the map -> Frenet lookup
 COARSE_M = 2.0
 MARGIN_M = 110.0
@@ -121,9 +122,9 @@ class Backdrop:
         s, d = frenet[..., 0], frenet[..., 1]
         low, high = self._shape[0] - VERGE_M, self._shape[1] + VERGE_M
         out = np.maximum(d - np.float32(high - 0.5), 0)
-        d = d - np.where(out > 0, np.floor(out / 10 + 1) * 10, 0).astype(np.float32)
+        d = d - np.where(out > 0, np.floor(out / FOLD_M + 1) * FOLD_M, 0).astype(np.float32)
         out = np.maximum(np.float32(low + 0.5) - d, 0)
-        d = d + np.where(out > 0, np.floor(out / 10 + 1) * 10, 0).astype(np.float32)
+        d = d + np.where(out > 0, np.floor(out / FOLD_M + 1) * FOLD_M, 0).astype(np.float32)
         far = range_m.reshape(shape) * view.jitter[rows]
         level = np.zeros(shape, np.uint8)
         for _, _, limit in LEVELS[:-1]:

@@ -50,7 +50,7 @@ def with_bystanders(
 ) -> Snapshot:
     """A snapshot of world ``index`` with up to ``count`` groups added around directions ``views_rad`` in ``ego_``."""
     state = Snapshot.of(worlds, index)
-    next_id = FIRST_ID + 1000 * int(rng.integers(1000))
+    next_id = FIRST_ID + 1000 * int(rng.integers(1_000_000))
     for _ in range(count):
         class_id = int(rng.choice(CLASSES, p=WEIGHTS))
         group = int(rng.integers(1, 6)) if class_id == CONE else int(rng.choice((1, 1, 1, 2)))
@@ -87,7 +87,7 @@ def _place(state: Snapshot, road: Road, rng: np.random.Generator, views_rad: lis
     """A map position near the middle of one view, on or by the road; every octave of range is as likely."""
     view = views_rad[int(rng.integers(len(views_rad)))]
     azimuth = float(state.ego_pose[0, 2]) + view + rng.uniform(-0.75, 0.75, PLACES)
-    range_m = np.exp(rng.uniform(*np.log(RANGE_M), PLACES))
+    range_m = np.exp(rng.uniform(np.log(RANGE_M[0]), np.log(RANGE_M[1]), PLACES))
     places = state.ego_pose[0, :2] + range_m[:, None] * np.stack([np.cos(azimuth), np.sin(azimuth)], axis=1)
     _, d = road.frenet(places)
     return places[int(np.argmax((d > road.right_edge_m - VERGE_M) & (d < road.left_edge_m + VERGE_M)))]

@@ -46,4 +46,4 @@ class Lens:
         view = np.eye(4)
         view[:3, :3] = axes
         view[:3, 3] = -axes @ position
-        return view.T.ravel().tolist()  # type: ignore[no-any-return]
+        return view.T.ravel().tolist()

@@ -132,7 +132,7 @@ def looks(split: str, seed: int) -> Looks:
     warm = rng.uniform(-0.08, 0.08)
     grey, tint = draw(ranges.asphalt), draw(ranges.asphalt_tint)
     dash, period = ((3.0, 12.0), (3.0, 9.0), (6.0, 12.0), (4.0, 8.0), (2.0, 6.0))[int(rng.integers(5))]
-    skyline: Literal["hills", "trees", "town", "none"] = ("hills", "trees", "town", "none")[int(rng.integers(4))]  # type: ignore[assignment]
+    skyline: Literal["hills", "trees", "town", "none"] = ("hills", "trees", "town", "none")[int(rng.integers(4))]
     verge = str(rng.choice(ranges.verges))
     paving = rng.uniform(95, 185)
     yellow = rng.random() < 0.12

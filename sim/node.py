@@ -156,7 +156,7 @@ class WorldNode:
             collision=bool(w.collision[0]),
             at_fault=bool(w.at_fault[0]),
             offroad=bool(w.offroad[0]),
-            end=ENDS[int(w.end[0])],  # type: ignore[arg-type]
+            end=ENDS[int(w.end[0])],
             events=self._events,
             agent_id=w.agent_id[0][present].astype(np.int32),
             class_id=w.agent_class[0][present].astype(np.int32),
