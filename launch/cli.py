@@ -11,7 +11,6 @@ import sys
 import traceback
 from typing import Annotated, NoReturn
 
-import click
 import typer
 
 from visuomotor import __version__
@@ -180,10 +179,7 @@ def run_app(arguments: list[str] | None = None) -> int:
     try:
         code = app(args=arguments, prog_name="visuomotor", standalone_mode=False)
         return code if isinstance(code, int) else EXIT_DONE
-    except click.ClickException as error:
-        error.show()
-        return EXIT_BAD_INPUT
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         return _complain("interrupted", EXIT_FAILED)
     except ModuleNotFoundError as error:
         extra = EXTRAS.get((error.name or "").partition(".")[0])
@@ -193,12 +189,19 @@ def run_app(arguments: list[str] | None = None) -> int:
     except (ValueError, FileNotFoundError) as error:
         return _complain(str(error), EXIT_BAD_INPUT)
     except Exception as error:
-        from visuomotor.launch.supervisor import RunError
+        return _explain(error)
 
-        if isinstance(error, RunError):
-            return _complain(str(error), error.exit_code)
-        traceback.print_exc()
-        return EXIT_FAILED
+
+def _explain(error: Exception) -> int:
+    if hasattr(error, "show") and hasattr(error, "exit_code"):  # typer's own: a wrong option, argument or command
+        error.show()
+        return EXIT_BAD_INPUT
+    from visuomotor.launch.supervisor import RunError
+
+    if isinstance(error, RunError):
+        return _complain(str(error), error.exit_code)
+    traceback.print_exc()
+    return EXIT_FAILED
 
 
 def _complain(message: str, code: int) -> int:

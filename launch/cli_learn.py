@@ -2,10 +2,305 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
 import typer
 
-from visuomotor.launch.cli_options import PLAIN
+from visuomotor.launch.cli_options import (
+    PLAIN,
+    Detector,
+    Device,
+    Episodes,
+    Forecaster,
+    Guard,
+    JsonFile,
+    PerceptionMode,
+    Policy,
+    ProfileFile,
+    Seeds,
+    Task,
+)
 
 render = typer.Typer(help="Make labelled data sets from the simulator, in COCO form.", **PLAIN)
 train = typer.Typer(help="Train a network and write its bundle.", **PLAIN)
 evaluate = typer.Typer(help="Measure a network, or the whole graph over a suite of scenarios.", **PLAIN)
+
+Data = Annotated[Path, typer.Option(metavar="DIR", help="The data set.")]
+Bundles = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the bundle(s).")]
+Runs = Annotated[Path, typer.Option(metavar="DIR", help="Folder for checkpoints and TensorBoard.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")]
+TrainSeed = Annotated[int, typer.Option(min=0, help="Seed of the training.")]
+Minutes = Annotated[float | None, typer.Option(min=0.0, help="At most so many minutes of training.")]
+Jobs = Annotated[int, typer.Option(min=1, help="Processes at once.")]
+
+
+@render.command("drive")
+def render_drive(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The data set; an unfinished one is gone on with.")],
+    frames: Annotated[int, typer.Option(min=1, help="Images over all splits and cameras.")] = 8000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the data set.")] = 1,
+    jobs: Jobs = 1,
+) -> int:
+    """Render images of traffic with boxes, ground points, distances, headings and visible shares."""
+    from visuomotor.sim.dataset import render_drive
+
+    with _progress("images") as update:
+        summary = render_drive(out, frames, seed, jobs=jobs, progress=lambda name, done, all_: update(name, done, all_))
+    for name, counts in summary.items():
+        typer.echo(f"{name}: {counts}")
+    return 0
+
+
+@train.command("detector")
+def train_detector(
+    data: Data = Path("data/drive"),
+    out: Bundles = Path("runs/models"),
+    runs: Runs = Path("runs"),
+    epochs: Annotated[int, typer.Option(min=1)] = 20,
+    batch: Annotated[int, typer.Option(min=1)] = 32,
+    seed: TrainSeed = 0,
+    resume: Resume = False,
+    init: Annotated[Path | None, typer.Option(metavar="RUN|BUNDLE", help="Start from these weights.")] = None,
+    threads: Annotated[int, typer.Option(min=1)] = 2,
+    max_minutes: Minutes = None,
+) -> int:
+    """Train the detector on a rendered data set and export one bundle per camera size."""
+    from visuomotor.deploy.export.detector import export_detector
+    from visuomotor.perception.train.detector_train import train_detector
+
+    _need(data / "train" / "annotations.json", "visuomotor render drive --out " + str(data))
+    run = train_detector(
+        data,
+        runs,
+        epochs=epochs,
+        batch=batch,
+        seed=seed,
+        resume=resume,
+        init=init,
+        threads=threads,
+        max_minutes=max_minutes,
+    )
+    return _say_bundles(export_detector(run, data, out))
+
+
+@train.command("forecaster")
+def train_forecaster(
+    task: Annotated[Task, typer.Option(help="What is forecast.")] = Task.drive,
+    data: Annotated[Path | None, typer.Option(metavar="DIR", help="Track samples; made when not there.")] = None,
+    out: Bundles = Path("runs/models"),
+    runs: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for checkpoints and TensorBoard.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1)] = None,
+    seed: TrainSeed = 1,
+    resume: Resume = False,
+    max_minutes: Minutes = None,
+) -> int:
+    """Train the forecaster on tracks as the tracker delivers them and export its bundle."""
+    from visuomotor.perception.train.forecaster_tasks import train_forecaster
+
+    bundle = train_forecaster(
+        task.value,
+        out / f"{task.value}-forecaster",
+        data=data,
+        runs=runs,
+        resume=resume,
+        epochs=epochs,
+        seed=seed,
+        time_limit_s=None if max_minutes is None else 60.0 * max_minutes,
+        report=typer.echo,
+    )
+    return _say_bundles([bundle])
+
+
+@train.command("policy")
+def train_policy(
+    out: Bundles = Path("runs/models"),
+    runs: Runs = Path("runs/drive-policy"),
+    task: Annotated[Task, typer.Option(help="What is driven.")] = Task.drive,
+    forecaster: Annotated[str, typer.Option(metavar="BUNDLE|cv|kalman|none")] = "drive-forecaster",
+    seed: TrainSeed = 0,
+    max_minutes: Annotated[float, typer.Option(min=0.0, help="Minutes over all sessions.")] = 75.0,
+    max_steps: Annotated[int | None, typer.Option(min=1, help="At most so many transitions of PPO.")] = None,
+    resume: Resume = False,
+) -> int:
+    """Train the policy in PyBullet under the perception error model and export its best checkpoint."""
+    from visuomotor.control.train.policy import PolicyTraining, train_policy
+    from visuomotor.deploy.export.policy import export_policy
+
+    settings = None if resume else PolicyTraining(seed=seed, forecaster=forecaster)
+    best = train_policy(
+        task.value,
+        runs,
+        settings=settings,
+        max_minutes=max_minutes,
+        max_steps=max_steps,
+        resume=resume,
+        report=typer.echo,
+    )
+    return _say_bundles([export_policy(best, out / f"{task.value}-policy")])
+
+
+@evaluate.command("detector")
+def eval_detector(
+    bundles: Annotated[list[str] | None, typer.Argument(metavar="[BUNDLE]...", help="[default: shipped]")] = None,
+    data: Data = Path("data/drive"),
+    split: Annotated[str, typer.Option(help="train, val or test")] = "test",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many images.")] = None,
+    device: Device = None,
+    json_file: JsonFile = None,
+) -> int:
+    """COCO AP, precision, recall by range, position error by range, latency."""
+    from visuomotor.perception.train.detector_eval import eval_detector
+
+    _need(data / split / "annotations.json", "visuomotor render drive --out " + str(data))
+    chosen = bundles or ["drive-detector-front", "drive-detector-side"]
+    result = eval_detector(chosen, data, split, limit=limit, device=device.value if device else "auto")
+    _print_summary(result["summary"])
+    return _write_json(json_file, result)
+
+
+@evaluate.command("forecaster")
+def eval_forecaster(
+    bundle: Annotated[str, typer.Argument(metavar="[BUNDLE]")] = "drive-forecaster",
+    data: Data = Path("data/tracks"),
+    split: Annotated[str, typer.Option(help="train, tune or evaluation")] = "evaluation",
+    json_file: JsonFile = None,
+) -> int:
+    """ADE, FDE, miss rate and NLL by manoeuvre, beside constant velocity and Kalman."""
+    from visuomotor.perception.train.forecaster_tasks import eval_forecaster
+
+    eval_forecaster(bundle, data=data, split=split, json_file=json_file, report=typer.echo)
+    return 0
+
+
+@evaluate.command("policy")
+def eval_policy(
+    policy: Annotated[str, typer.Argument(metavar="[BUNDLE|idm|random]")] = "drive-policy",
+    perception: Annotated[PerceptionMode, typer.Option()] = PerceptionMode.truth,
+    forecaster: Forecaster = None,
+    episodes: Episodes = None,
+    seeds: Seeds = None,
+    jobs: Jobs = 1,
+    json_file: JsonFile = None,
+) -> int:
+    """Drive the evaluation cases of drive-v1 without rendering: the policy on true tracks, unless told otherwise."""
+    return eval_suite(
+        "drive-v1",
+        policy=policy,
+        perception=perception,
+        forecaster=forecaster,
+        episodes=episodes,
+        seeds=seeds,
+        jobs=jobs,
+        json_file=json_file,
+    )
+
+
+@evaluate.command("suite")
+def eval_suite(
+    suite: Annotated[str, typer.Argument(help="Name and version, such as drive-v1.")] = "drive-v1",
+    policy: Policy = None,
+    perception: Annotated[PerceptionMode | None, typer.Option()] = None,
+    detector: Detector = None,
+    forecaster: Forecaster = None,
+    guard: Guard = True,
+    episodes: Episodes = None,
+    seeds: Seeds = None,
+    jobs: Jobs = 1,
+    device: Device = None,
+    json_file: JsonFile = None,
+    progress: Annotated[Path | None, typer.Option(metavar="FILE", help="Finished episodes, to go on from.")] = None,
+    profile: ProfileFile = None,
+) -> int:
+    """Drive many seeds in lockstep with all nodes in one process per job; 100 episodes when nothing is said."""
+    from visuomotor.deploy.runtime.device import check_device
+    from visuomotor.launch.evaluate.suite import make_run, run_suite
+    from visuomotor.launch.profile import load_profile
+    from visuomotor.launch.result_table import print_result
+    from visuomotor.launch.run import check_bundles
+    from visuomotor.launch.seeds import choose_seeds
+
+    chosen = load_profile(profile or "drive").override(
+        suite=suite,
+        policy=policy,
+        perception_mode=perception and perception.value,
+        detector=detector,
+        forecaster=forecaster,
+        guard=None if guard else False,
+        device=device and device.value,
+    )
+    wanted = choose_seeds(None, episodes, seeds, default=100)
+    check_device(chosen.device)
+    check_bundles(chosen)
+    _check_suite(suite)
+    with _progress("episodes") as update:
+        done: list[bool] = []
+
+        def on_episode(row: dict[str, Any]) -> None:
+            done.append(bool(row["success"]))
+            update(f"success {sum(done)}/{len(done)}", len(done), len(wanted))
+
+        score = run_suite(make_run(chosen), wanted, jobs=jobs, progress=progress, on_episode=on_episode)
+    print_result(score, per_episode=len(wanted) <= 20)
+    if json_file is not None:
+        score.save(json_file)
+    return 0
+
+
+def _check_suite(suite: str) -> None:
+    from visuomotor.sim.scenario import SUITES
+
+    if suite not in SUITES:
+        raise ValueError(f"suite: expected one of {', '.join(SUITES)}, got {suite!r}")
+
+
+def _need(path: Path, command: str) -> None:
+    if not path.exists():
+        raise ValueError(f"{path}: not there; make the data set first: {command}")
+
+
+def _say_bundles(bundles: list[Any]) -> int:
+    for bundle in bundles:
+        typer.echo(f"bundle: {bundle.path}")
+    return 0
+
+
+def _write_json(path: Path | None, data: object) -> int:
+    from visuomotor.launch.evaluate.score import write_json
+
+    if path is not None:
+        write_json(path, data)
+    return 0
+
+
+def _print_summary(summary: dict[str, Any]) -> None:
+    for name, value in summary.items():
+        if isinstance(value, dict) and "mean" in value:
+            typer.echo(f"{name}: {value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]")
+        else:
+            typer.echo(f"{name}: {value}")
+
+
+@contextmanager
+def _progress(unit: str) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar at a terminal, a line now and then elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(unit, total=None)
+        said = time.monotonic()
+
+        def update(text: str, done: int, total: int) -> None:
+            nonlocal said
+            bar.update(task, description=text, completed=done, total=total)
+            if not console.is_terminal and (done == total or time.monotonic() - said > 10.0):
+                said = time.monotonic()
+                console.print(f"{text}: {done} of {total} {unit}", highlight=False, soft_wrap=True)
+
+        yield update

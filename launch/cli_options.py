@@ -27,6 +27,12 @@ class DeviceName(StrEnum):
     tensorrt = "tensorrt"
 
 
+class Task(StrEnum):
+    """What is learned for."""
+
+    drive = "drive"
+
+
 class PerceptionMode(StrEnum):
     """How road users become known."""
 
@@ -43,7 +49,10 @@ JsonFile = Annotated[
 ]
 Policy = Annotated[str | None, typer.Option(metavar="BUNDLE|idm|random", help="The driver.  [default: the profile's]")]
 Forecaster = Annotated[str | None, typer.Option(metavar="BUNDLE|cv|none", help="The forecaster.")]
-Detector = Annotated[str | None, typer.Option(metavar="BUNDLE", help="One detector for all cameras.")]
+Detector = Annotated[
+    str | None,
+    typer.Option(metavar="BUNDLE|FOLDER|CAMERA=BUNDLE,...", help="Other detectors than the profile's."),
+]
 Guard = Annotated[bool, typer.Option("--guard/--no-guard", help="The guard; off in simulation only.")]
 Device = Annotated[DeviceName | None, typer.Option(help="Where networks run; one that is not to be had is an error.")]
 ProfileFile = Annotated[str | None, typer.Option(metavar="FILE", help="Profile to start from.")]

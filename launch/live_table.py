@@ -47,7 +47,7 @@ class LiveTable:
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        (self._live.console if self._live is not None else self.console).print(text, highlight=False)
+        (self._live.console if self._live is not None else self.console).print(text, highlight=False, soft_wrap=True)
 
     def update(self) -> None:
         """Redraw, at most four times a second; without a terminal a line of progress every few seconds."""

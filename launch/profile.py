@@ -110,10 +110,25 @@ class Profile(_Strict):
             elif key == "forecaster":
                 data["perception"]["forecaster"] = value
             elif key == "detector":
-                data["perception"]["detector"] = dict.fromkeys(self.cameras, value)
+                data["perception"]["detector"] = self._choose_detectors(str(value))
             else:
                 data[key] = value
         return _validate(data, self.source)
+
+    def _choose_detectors(self, text: str) -> dict[str, str]:
+        """Camera -> bundle from ``camera_front=BUNDLE,...`` (others stay), a folder of bundles, or one for all."""
+        chosen = dict(self.perception.detector)
+        if "=" in text:
+            for part in text.split(","):
+                camera, _, bundle = part.partition("=")
+                if camera not in self.cameras or not bundle:
+                    raise ProfileError(f"--detector: expected CAMERA=BUNDLE, got {part!r}")
+                chosen[camera] = bundle
+            return chosen
+        folder = Path(text)
+        if folder.is_dir() and not (folder / "bundle.json").exists():
+            return {camera: str(folder / Path(bundle).name) for camera, bundle in chosen.items()}
+        return dict.fromkeys(self.cameras, text)
 
 
 def load_profile(path: str | Path) -> Profile:
@@ -122,7 +137,7 @@ def load_profile(path: str | Path) -> Profile:
     Raises ProfileError (or ValueError of ``messages.camera``) that names the file, the key and what was expected.
     """
     file = Path(path)
-    if not file.suffix and not file.exists():
+    if file.name == str(path) and not file.suffix and not file.exists():
         file = PROFILES / f"{path}.yaml"
     try:
         data = yaml.safe_load(file.read_text())

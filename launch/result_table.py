@@ -10,12 +10,28 @@ from visuomotor.launch.evaluate.score import Score
 LATENCY_KEY = "camera_to_command"
 
 
-def print_result(score: Score, console: Console | None = None) -> None:
-    """One row per episode, and one line each on latency and guard."""
+def print_result(score: Score, console: Console | None = None, *, per_episode: bool = True) -> None:
+    """One row per episode, the summary with its intervals where there are several, and lines on latency and guard."""
     console = console or Console()
-    table = Table(
-        title=f"{score.task} {score.suite}: policy {score.policy}, perception {score.perception}", min_width=60
-    )
+    if per_episode:
+        console.print(_episode_table(score))
+    if len(score.episodes) > 1:
+        console.print(_summary_table(score))
+    if latency := score.latency_ms.get(LATENCY_KEY):
+        text = f"camera to command: p50 {latency['p50']:.1f} ms, p99 {latency['p99']:.1f} ms"
+        if score.clock == "realtime":
+            text += f"; missed deadlines {100 * score.missed_deadlines:.1f} %"
+        console.print(text, highlight=False)
+    causes = ", ".join(f"{name} {count}" for name, count in score.guard_interventions.items())
+    guard = f"acted on {100 * score.guard_tick_share:.1f} % of ticks" + (f" ({causes})" if causes else "")
+    console.print(f"guard: {guard if score.guard else 'switched off'}", highlight=False)
+    for line in score.assumed:
+        console.print(f"assumed: {line}", highlight=False)
+
+
+def _episode_table(score: Score) -> Table:
+    title = f"{score.task} {score.suite}: policy {score.policy}, perception {score.perception}"
+    table = Table(title=title, min_width=60)
     for name in ("seed", "end", "time s", "speed m/s", "route %", "min TTC s", "guard ticks"):
         table.add_column(name, justify="left" if name == "end" else "right")
     for row in score.episodes:
@@ -29,18 +45,17 @@ def print_result(score: Score, console: Console | None = None) -> None:
             _number(row.get("min_ttc_s"), 1),
             str(row.get("guard_ticks", 0)),
         )
-    console.print(table)
-    if latency := score.latency_ms.get(LATENCY_KEY):
-        console.print(
-            f"camera to command: p50 {latency['p50']:.1f} ms, p99 {latency['p99']:.1f} ms; "
-            f"missed deadlines {100 * score.missed_deadlines:.1f} %",
-            highlight=False,
-        )
-    causes = ", ".join(f"{name} {count}" for name, count in score.guard_interventions.items())
-    guard = f"acted on {100 * score.guard_tick_share:.1f} % of ticks" + (f" ({causes})" if causes else "")
-    console.print(f"guard: {guard if score.guard else 'switched off'}", highlight=False)
-    for line in score.assumed:
-        console.print(f"assumed: {line}", highlight=False)
+    return table
+
+
+def _summary_table(score: Score) -> Table:
+    table = Table(title=f"{len(score.episodes)} episodes: mean and 95 % interval", min_width=60)
+    table.add_column("metric")
+    for name in ("mean", "low", "high"):
+        table.add_column(name, justify="right")
+    for name, estimate in score.summary.items():
+        table.add_row(name, *(f"{value:.3f}" for value in (estimate.mean, estimate.low, estimate.high)))
+    return table
 
 
 def _number(value: float | None, digits: int, scale: float = 1.0) -> str:
