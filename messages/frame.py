@@ -45,7 +45,9 @@ def run_tag(run_id: str) -> bytes:
 
 def pack_head(service: str, run_id: str, head: Head) -> bytes:
     """Bytes of a head."""
-    return HEAD.pack(prefix(service)[len(MARK) :], run_tag(run_id), head.t_publish_ns, head.episode, head.tick, head.kind)
+    return HEAD.pack(
+        prefix(service)[len(MARK) :], run_tag(run_id), head.t_publish_ns, head.episode, head.tick, head.kind
+    )
 
 
 def unpack_head(run_id: str, frame: Buffer) -> Head | None:

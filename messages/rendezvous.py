@@ -177,8 +177,10 @@ def join(
             if wiring is None or subscriber is None:
                 continue
             publisher.probe()
+            if connected:
+                continue  # from here on real messages may come: they are the loop's
             subscriber.poll(0.0)
-            if not subscriber.unheard and not connected:
+            if not subscriber.unheard:
                 connected = True
                 socket.send(msgspec.msgpack.encode(_Connected(node.name)))
         return None

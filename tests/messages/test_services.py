@@ -55,7 +55,8 @@ def assert_equal(sent: Message, got: Message) -> None:
             assert (a.dtype, a.shape) == (b.dtype, b.shape)
             np.testing.assert_array_equal(a, b)
         else:
-            assert a == b and type(a) is type(b)
+            assert a == b
+            assert type(a) is type(b)
 
 
 @pytest.mark.parametrize("service", SERVICES)

@@ -51,7 +51,7 @@ def test_encode_names_service_field_expected_and_got(change: dict[str, object], 
 def test_encode_refuses_wrong_type_and_unknown_service() -> None:
     with pytest.raises(WireError, match="command: expected a Command, got PolicyCommand"):
         encode("command", schema.PolicyCommand())
-    with pytest.raises(WireError, match="'trakcs' is not a service; expected one of .*tracks"):
+    with pytest.raises(WireError, match=r"'trakcs' is not a service; expected one of .*tracks"):
         encode("trakcs", tracks())
 
 
@@ -142,7 +142,14 @@ def test_forged_arrays_are_refused(dtype: str, shape: list[int], data: bytes) ->
 
 @pytest.mark.parametrize(
     "hostile",
-    [b"\x91" * 500_000, b"\x81" * 500_000, b"\xdd\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff", b""],
+    [
+        b"\x91" * 500_000,
+        b"\x81" * 500_000,
+        b"\xdd\xff\xff\xff\xff",
+        b"\xdf\xff\xff\xff\xff",
+        b"\xc6\xff\xff\xff\xff",
+        b"",
+    ],
     ids=["deep array", "deep map", "huge array", "huge map", "huge bin", "empty"],
 )
 def test_hostile_bytes_cost_no_memory(hostile: bytes) -> None:

@@ -1,5 +1,7 @@
-"""A small graph: world -> eye -> driver -> guard -> world. Imported by tests through a fixture; run as a script, one node
-of it in a process of its own:  python toys.py NAME PARENT_PID PLACE_JSON [KEY=VALUE ...]
+"""A small graph: world -> eye -> driver -> guard -> world.
+
+Imported by tests through a fixture; run as a script, one node of it in a process of its own:
+python toys.py NAME PARENT_PID PLACE_JSON [KEY=VALUE ...]
 """
 
 from __future__ import annotations
@@ -67,18 +69,16 @@ class World(Toy):
         super().reset(episode)
         self.random = np.random.default_rng(episode.seed)
         self.speed_mps = 1.0
-        self.braked = False
 
     def step(self, tick: Tick, inputs: Inputs) -> Mapping[str, Message]:
         command = inputs.get_message("command", Command)
         self.seen.append((tick.tick, None if command is None else command.header.tick))
         if command is not None:
-            self.speed_mps += 0.1 * command.acceleration_mps2
+            self.speed_mps = max(0.0, self.speed_mps + 0.1 * command.acceleration_mps2)
         elif tick.tick >= 2:
-            self.braked = True
             self.speed_mps = max(0.0, self.speed_mps - 0.25)
         ended = self.ticks and tick.tick >= self.ticks - 1
-        end = "fault" if self.braked and self.speed_mps < END_SPEED_MPS else "goal" if ended else ""
+        end = "fault" if self.speed_mps < END_SPEED_MPS else "goal" if ended else ""
         none = np.zeros(0, np.int32)
         pair = np.zeros((0, 2), np.float32)
         return {
