@@ -12,12 +12,34 @@ from visuomotor.sim.scenario import PARKED, STATIC, TRAFFIC, WALKER, AgentSpec, 
 from visuomotor.sim.sensors import Sensors
 
 CRUISER = Driver(10.0, 1.2, 2.0, 1.5, 2.0, 0.2, 3.5)
-STATE = (
-    "tick ego_pose ego_speed_mps ego_acceleration_mps2 ego_lateral_acceleration_mps2 ego_yaw_rate_radps "
-    "ego_steering_angle_rad ego_roll_rad ego_pitch_rad ego_s_m ego_d_m agent_present agent_id agent_class "
-    "agent_position_m agent_velocity_mps agent_yaw_rad agent_size_m agent_s_m agent_d_m agent_manoeuvre collision "
-    "at_fault offroad end progress_m"
-).split()
+STATE = [
+    "tick",
+    "ego_pose",
+    "ego_speed_mps",
+    "ego_acceleration_mps2",
+    "ego_lateral_acceleration_mps2",
+    "ego_yaw_rate_radps",
+    "ego_steering_angle_rad",
+    "ego_roll_rad",
+    "ego_pitch_rad",
+    "ego_s_m",
+    "ego_d_m",
+    "agent_present",
+    "agent_id",
+    "agent_class",
+    "agent_position_m",
+    "agent_velocity_mps",
+    "agent_yaw_rad",
+    "agent_size_m",
+    "agent_s_m",
+    "agent_d_m",
+    "agent_manoeuvre",
+    "collision",
+    "at_fault",
+    "offroad",
+    "end",
+    "progress_m",
+]
 
 
 def make_case(
