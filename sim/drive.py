@@ -12,7 +12,7 @@ from visuomotor.control.config import VEHICLE
 from visuomotor.messages.schema import PEDESTRIAN
 from visuomotor.sim.car import Car, attitude
 from visuomotor.sim.collision import boxes_overlap, corners
-from visuomotor.sim.events import run_scripts
+from visuomotor.sim.events import let_appear, run_scripts
 from visuomotor.sim.neighbours import Ego
 from visuomotor.sim.road import Road, RoadBatch
 from visuomotor.sim.scenario import AGENTS_MAX, DriveCase
@@ -169,6 +169,7 @@ class DriveWorlds:
         across = self.ego_speed_mps * sin + self.ego_lateral_speed_mps * cos
         self._across_mps = across
         ego = Ego(self.ego_s_m, self.ego_d_m, along, across, heading)
+        let_appear(traffic, ego, live)
         view = traffic.view(ego)
         run_scripts(traffic, view, ego, live)
         traffic.plan(view, live, self.tick)

@@ -37,7 +37,6 @@ def stopping_distance(speed_mps: np.ndarray) -> np.ndarray:
 
 def run_scripts(traffic: Traffic, view: View, ego: Ego, live: np.ndarray) -> None:
     """Advance all scripts one step; call before the drivers plan, ``live`` [B]."""
-    _appear(traffic, ego, live)
     on = traffic.present & live[:, None]
     role = traffic.role
     for kind, script in _SCRIPTS.items():
@@ -46,8 +45,8 @@ def run_scripts(traffic: Traffic, view: View, ego: Ego, live: np.ndarray) -> Non
             script(traffic, view, ego, b, i)
 
 
-def _appear(t: Traffic, ego: Ego, live: np.ndarray) -> None:
-    """Put waiting agents on the road, far ahead, when the ego has come to their trigger."""
+def let_appear(t: Traffic, ego: Ego, live: np.ndarray) -> None:
+    """Put waiting agents on the road, far ahead, at their trigger; call before the view is taken."""
     ready = t.waiting & live[:, None] & (ego.s_m[:, None] >= t.trigger)
     for b, i in zip(*np.nonzero(ready), strict=True):
         ego_lane = int(np.clip(np.round(ego.d_m[b] / t.lane_width), 0, t.lane_count[b] - 1))

@@ -180,6 +180,7 @@ class Traffic:
         self.creeps[b, i] = changing & static & (gap < 6.0)
         a = self._follow(b, i, desired, gap, leader_speed, min_gap)
         a = np.minimum(a, self.forced[b, i])
+        a = np.where(desired < 0.05, np.minimum(a, -np.minimum(self.speed[b, i] / DT_S, 3.0)), a)  # the IDM would creep
         self.acceleration[b, i] = a
         due = (self.role[b, i] == TRAFFIC) & ~self.changing[b, i] & ((tick[b] + 3 * i) % MOBIL_PERIOD_TICKS == 0)
         if due.any():
