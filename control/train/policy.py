@@ -17,7 +17,7 @@ from visuomotor.control.baselines import IdmMobilDriver
 from visuomotor.control.train.checkpoint import LearnedDriver, Progress, load_checkpoint, save_checkpoint
 from visuomotor.control.train.episodes import Driver, describe, play, success_rate
 from visuomotor.control.train.forecasting import BatchedForecaster
-from visuomotor.control.train.imitation import Demonstrations, imitate
+from visuomotor.control.train.imitation import Demonstrations, collect, imitate
 from visuomotor.control.train.normalizer import Normalizer
 from visuomotor.control.train.sb3_adapter import CasePool, DriveVecEnv
 from visuomotor.control.train.warm_ppo import WarmPPO
@@ -25,6 +25,7 @@ from visuomotor.perception.forecaster import load_forecaster
 from visuomotor.sim.env import DriveVectorEnv
 
 SLOTS = 32
+DEMONSTRATIONS_FILE = "demonstrations.npz"
 
 
 class PolicyTraining(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,26 +33,29 @@ class PolicyTraining(msgspec.Struct, frozen=True, kw_only=True):
 
     seed: int = 0
     suite: str = "drive-v1"
-    worlds: int = 32
+    worlds: int = 64
     threads: int = 1
     forecaster: str = "cv"  # cv, kalman, none or a forecaster's bundle
     camera_dropout: float = 0.05
-    demonstration_steps: int = 2000
+    demonstration_steps: int = 1000
     aggregation_rounds: int = 2
-    aggregation_steps: int = 1500
+    aggregation_steps: int = 750
+    demonstration_capacity: int = 500_000
     imitation_epochs: int = 8
     width: int = 256
     gamma: float = 0.99
     gae_lambda: float = 0.95
-    rollout_steps: int = 256
+    rollout_steps: int = 128
     batch_size: int = 1024
-    epochs: int = 5
+    epochs: int = 4
     learning_rate: float = 1e-4
     clip_range: float = 0.2
     target_kl: float = 0.02
     entropy: float = 0.0
-    log_deviation: float = -1.6
-    value_rollouts: int = 6
+    log_deviation: float = -1.8
+    value_rollouts: int = 10
+    teacher_rate: float = 4e-4  # learning rate of the imitation that goes on beside PPO
+    teacher_minutes: float = 50.0  # by then it has faded to zero
     replay: float = 0.35
     evaluation_minutes: float = 15.0
     evaluation_cases: int = 64
@@ -98,13 +102,18 @@ def train_policy(
 
     pool = CasePool(settings.seed + steps_before, settings.replay)
     env = _make_env(settings, case_seeds=pool)
+    demonstrations = Demonstrations(settings.demonstration_capacity, settings.seed)
     try:
         if before:
             model, normalizer, progress = before
+            if (out / DEMONSTRATIONS_FILE).is_file():
+                demonstrations.load(out / DEMONSTRATIONS_FILE)
             report(f"resumed after {progress.minutes:.1f} minutes, {progress.environment_steps} steps")
         else:
-            model, normalizer, progress = _warm_start(settings, env, rng, clock, report)
-        venv = DriveVecEnv(env, normalizer, progress.reward_scale, pool)
+            model, normalizer, progress = _warm_start(settings, env, demonstrations, rng, clock, report)
+        demonstrations.normalizer = normalizer
+        model.demonstrations = demonstrations
+        venv = DriveVecEnv(env, normalizer, progress.reward_scale, pool, demonstrations)
         model.set_env(venv)
         model.set_logger(configure(str(out / "tensorboard"), ["tensorboard"]))
         run = _Run(settings, out, model, normalizer, progress, clock, max_minutes, report)
@@ -170,15 +179,15 @@ def _make_env(settings: PolicyTraining, **more: Any) -> DriveVectorEnv:
 def _warm_start(
     settings: PolicyTraining,
     env: DriveVectorEnv,
+    demonstrations: Demonstrations,
     rng: np.random.Generator,
     clock: _Clock,
     report: Callable[[str], None],
 ) -> tuple[WarmPPO, Normalizer, Progress]:
     """Demonstrations, normaliser, network, and imitation in rounds."""
-    demonstrations = Demonstrations(settings.gamma)
-    success = demonstrations.collect(env, settings.demonstration_steps, rng)
-    normalizer = Normalizer.fit(demonstrations.arrays()[0])
-    reward_scale = 1.0 / max(demonstrations.return_deviation, 1e-3)
+    success, deviation = collect(demonstrations, env, settings.demonstration_steps, rng, settings.gamma)
+    normalizer = demonstrations.normalizer = Normalizer.fit(demonstrations.arrays()[0])
+    reward_scale = 1.0 / max(deviation, 1e-3)
     report(f"{clock.minutes:.1f} min: {len(demonstrations)} demonstrations, expert's success {success:.1%}")
     model = WarmPPO(
         "MlpPolicy",
@@ -202,13 +211,12 @@ def _warm_start(
             "ortho_init": True,
         },
     )
-    generator = torch.Generator().manual_seed(settings.seed)
     progress = Progress(settings=msgspec.to_builtins(settings), reward_scale=reward_scale)
     for round_index in range(settings.aggregation_rounds + 1):
         if round_index:
             learner = LearnedDriver(model, normalizer).act_on
-            success = demonstrations.collect(env, settings.aggregation_steps, rng, learner)
-        loss = imitate(model.policy, normalizer, demonstrations, epochs=settings.imitation_epochs, generator=generator)
+            success, _ = collect(demonstrations, env, settings.aggregation_steps, rng, settings.gamma, learner)
+        loss = imitate(model.policy, demonstrations, epochs=settings.imitation_epochs)
         report(
             f"{clock.minutes:.1f} min: imitation round {round_index}, {len(demonstrations)} samples, "
             f"success {success:.1%}, loss {loss:.4f}"
@@ -243,6 +251,8 @@ class _Run(BaseCallback):
     def _on_rollout_start(self) -> None:
         venv = self.training_env
         assert isinstance(venv, DriveVecEnv)
+        fading = 1.0 - self.clock.minutes / self.settings.teacher_minutes
+        self.ppo.teacher_rate = self.settings.teacher_rate * max(fading, 0.0)
         if venv.recent:
             recent = list(venv.recent)
             self.logger.record("drive/success", success_rate(recent))
@@ -289,4 +299,6 @@ class _Run(BaseCallback):
             save_checkpoint(self.out / "best", self.ppo, self.normalizer, p)
             self.report(f"{self.clock.minutes:.1f} min: best so far, score {score:.3f}")
         save_checkpoint(self.out / "last", self.ppo, self.normalizer, p)
+        if self.ppo.demonstrations is not None and self.ppo.teacher_rate > 0.0:
+            self.ppo.demonstrations.save(self.out / DEMONSTRATIONS_FILE)
         self._evaluated = self.clock.minutes

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
+from visuomotor.control.baselines import IdmMobilDriver
+from visuomotor.control.train.imitation import Demonstrations
 from visuomotor.control.train.normalizer import Normalizer
 from visuomotor.sim.env import SEED_LIMIT, DriveVectorEnv, EpisodeSummary
 
@@ -40,10 +42,18 @@ class CasePool:
 
 
 class DriveVecEnv(VecEnv):
-    """Thin adapter; ``recent`` holds the last summaries, which go to the log."""
+    """Thin adapter; ``recent`` holds the last summaries, which go to the log.
+
+    With ``demonstrations``, the rule-based driver's action in every state visited is added to them.
+    """
 
     def __init__(
-        self, env: DriveVectorEnv, normalizer: Normalizer, reward_scale: float, pool: CasePool | None = None
+        self,
+        env: DriveVectorEnv,
+        normalizer: Normalizer,
+        reward_scale: float,
+        pool: CasePool | None = None,
+        demonstrations: Demonstrations | None = None,
     ) -> None:
         self.env = env
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
@@ -51,6 +61,9 @@ class DriveVecEnv(VecEnv):
         self.reward_scale = reward_scale
         self.recent: deque[EpisodeSummary] = deque(maxlen=200)
         self._pool = pool
+        self._teacher = None if demonstrations is None else IdmMobilDriver(env.num_envs)
+        self._demonstrations = demonstrations
+        self._raw = np.zeros((env.num_envs, env.single_observation_space.shape[0]), np.float32)
         self._actions = np.zeros((env.num_envs, 2), np.float32)
         self._nothing: list[dict[str, Any]] = [{} for _ in range(env.num_envs)]
 
@@ -58,6 +71,9 @@ class DriveVecEnv(VecEnv):
         """Observations [B, D], normalised."""
         observation, _ = self.env.reset(seed=self._seeds[0])
         self._reset_seeds()
+        self._raw = observation
+        if self._teacher is not None:
+            self._teacher.reset()
         return self.normalizer.apply(observation)
 
     def step_async(self, actions: np.ndarray) -> None:
@@ -66,10 +82,15 @@ class DriveVecEnv(VecEnv):
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
         """One tick. Infos are empty but where an episode ended."""
+        if self._teacher is not None and self._demonstrations is not None and self.env.inputs is not None:
+            self._demonstrations.add(self._raw, self._teacher.act(self.env.inputs))
         observation, reward, terminated, truncated, infos = self.env.step(self._actions)
+        self._raw = observation
         result = self._nothing
         if self.env.summaries:
             result = list(self._nothing)
+            if self._teacher is not None:
+                self._teacher.reset(terminated | truncated)
             for index, summary in self.env.summaries:
                 self.recent.append(summary)
                 if self._pool is not None:
