@@ -69,10 +69,10 @@ def train_detector(
     max_minutes: Minutes = None,
 ) -> int:
     """Train the detector on a rendered data set and export one bundle per camera size."""
+    _need(data / "train" / "annotations.json", "visuomotor render drive --out " + str(data))
     from visuomotor.deploy.export.detector import export_detector
     from visuomotor.perception.train.detector_train import train_detector
 
-    _need(data / "train" / "annotations.json", "visuomotor render drive --out " + str(data))
     run = train_detector(
         data,
         runs,
@@ -153,9 +153,9 @@ def eval_detector(
     json_file: JsonFile = None,
 ) -> int:
     """COCO AP, precision, recall by range, position error by range, latency."""
+    _need(data / split / "annotations.json", "visuomotor render drive --out " + str(data))
     from visuomotor.perception.train.detector_eval import eval_detector
 
-    _need(data / split / "annotations.json", "visuomotor render drive --out " + str(data))
     chosen = bundles or ["drive-detector-front", "drive-detector-side"]
     result = eval_detector(chosen, data, split, limit=limit, device=device.value if device else "auto")
     _print_summary(result["summary"])

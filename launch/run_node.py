@@ -75,7 +75,7 @@ class LastStop:
     def close(self) -> None:
         """Brake to a stop first when the supervisor has died during an episode."""
         try:
-            if self._tick is not None and os.getppid() != self._parent_pid:
+            if self._tick is not None and not is_alive(self._parent_pid):
                 self._brake()
         finally:
             self._node.close()
@@ -104,6 +104,17 @@ class LastStop:
                 break
         data = {"end": "fault", "fault_node": "supervisor", "fault_tick": died, "ticks_braked": ticks}
         write_json(self._record, data | {"speed_mps": speed_mps, "world_end": ended})
+
+
+def is_alive(parent_pid: int) -> bool:
+    """Whether the parent lives. Its main thread may be gone, and SIGTERM sent, before its children are given away."""
+    if os.getppid() != parent_pid:
+        return False
+    try:
+        stat = Path(f"/proc/{parent_pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in ("Z", "X")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ class ToyWorld:
         self.speed_mps = float(config.get("speed_mps", 10.0))
         self.step_s = float(config.get("step_s", 0.0))  # so that a test has time to kill somebody
         self.fail_at = config.get("fail_at")
+        self.moving_file = config.get("moving_file")  # appears once the car has driven for a second
         self.watchdog = CommandWatchdog()
 
     def warm_up(self) -> None:
@@ -47,6 +49,8 @@ class ToyWorld:
             self.a_mps2, _ = self.watchdog.step(tick.tick * DT_S, wanted)
             self.v_mps = max(0.0, self.v_mps + self.a_mps2 * DT_S)
             self.x_m += self.v_mps * DT_S
+        if self.moving_file and tick.tick == 10:
+            Path(self.moving_file).touch()
         none = np.zeros(0, np.int32)
         route = np.zeros((81, 2), np.float32)
         route[:, 0] = self.x_m - 40.0 + 2.0 * np.arange(81)
