@@ -67,6 +67,7 @@ class DriveVectorEnv(VectorEnv):
         camera_dropout: Share of episodes in which one of the side cameras is dead from the start.
         case_seeds: Cases to play, in order of the resets; without them each row draws its own.
         autoreset: Without it a world that has ended waits for the next ``reset``.
+        time_limit_s: Cuts every episode, for quick checks; by default the case's own limit.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}
@@ -84,6 +85,7 @@ class DriveVectorEnv(VectorEnv):
         camera_dropout: float = 0.0,
         case_seeds: Iterable[int] | None = None,
         autoreset: bool = True,
+        time_limit_s: float | None = None,
     ) -> None:
         if count < 1:
             raise ValueError(f"count must be at least 1, got {count}")
@@ -99,6 +101,7 @@ class DriveVectorEnv(VectorEnv):
         self.forecaster = forecaster
         self.camera_dropout = camera_dropout
         self.autoreset = autoreset
+        self.time_limit_s = time_limit_s
         if not autoreset:
             self.metadata = {**self.metadata, "autoreset_mode": AutoresetMode.DISABLED}
         self.summaries: list[tuple[int, EpisodeSummary]] = []
@@ -183,7 +186,10 @@ class DriveVectorEnv(VectorEnv):
                 if case_seed is None:
                     self._idle[index] = True
                     return
-        self.worlds.reset(index, drive_case(self.suite, self.split, case_seed))
+        case = drive_case(self.suite, self.split, case_seed)
+        if self.time_limit_s is not None:
+            case = msgspec.structs.replace(case, time_limit_s=min(case.time_limit_s, self.time_limit_s))
+        self.worlds.reset(index, case)
         self.sensors.reset(index)
         self.errors.reset(index, [case_seed, _STREAM])
         self._tracks.clear(index)

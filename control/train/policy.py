@@ -59,6 +59,7 @@ class PolicyTraining(msgspec.Struct, frozen=True, kw_only=True):
     replay: float = 0.35
     evaluation_minutes: float = 15.0
     evaluation_cases: int = 64
+    evaluation_limit_s: float | None = None  # cuts the evaluation's episodes, for quick checks
 
     def __post_init__(self) -> None:
         """Raise ValueError that names the setting and its value."""
@@ -145,6 +146,7 @@ def evaluate_driver(driver: Driver, settings: PolicyTraining, perception: str, *
         split="tune",
         perception=perception,
         forecaster=make_forecaster(settings.forecaster, worlds),
+        time_limit_s=settings.evaluation_limit_s,
         **more,
     )
     return {

@@ -217,9 +217,8 @@ def test_scales_switch_terms_off(make):
 
 
 def test_standing_still_times_out_as_truncation(make):
-    env = make(perception="blind", split="tune")
+    env = make(perception="blind", split="tune", time_limit_s=6.0)
     env.reset(options={"case_seed": 2})
-    env.vector.worlds._time_limit_s[:] = 6.0
     ticks = 0
     truncated = terminated = False
     while not (truncated or terminated):
