@@ -11,7 +11,7 @@ import torch
 from visuomotor.messages.schema import CLASS_NAMES
 from visuomotor.perception.train.detector_data import LabelledImage
 from visuomotor.perception.train.detector_metrics import Found
-from visuomotor.perception.train.detector_model import CLASS, DetectorModel
+from visuomotor.perception.train.detector_model import CLASS, DetectorModel, flatten
 
 COLOURS = ((80, 180, 255), (255, 140, 60), (80, 230, 80), (230, 90, 230), (0, 215, 255))  # BGR by class
 
@@ -46,8 +46,8 @@ def attention_map(model: DetectorModel, image: np.ndarray, class_id: int | None 
     try:
         with torch.enable_grad():
             x = torch.from_numpy(np.ascontiguousarray(image))[None].permute(0, 3, 1, 2).float().requires_grad_()
-            scores = model(x)[0, CLASS]
-            (scores if class_id is None else scores[class_id]).max().backward()
+            scores = flatten(model(x))[0, :, CLASS]
+            (scores if class_id is None else scores[:, class_id]).max().backward()
     finally:
         handle.remove()
         model.zero_grad(set_to_none=True)

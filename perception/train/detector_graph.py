@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from visuomotor.perception.train.detector_model import CLASS, DetectorModel, locations_px
+from visuomotor.perception.train.detector_model import CLASS, DetectorModel, flatten, make_locations
 
 CANDIDATES = 64
 OUTPUTS = 48
@@ -48,14 +48,14 @@ def suppress(box_px: Tensor, class_id: Tensor) -> Tensor:
 class DetectorGraph(nn.Module):
     """Frames [B, H, W, 3] uint8 BGR -> detections, sorted by falling score; exported with B = 1."""
 
-    location_px: Tensor
+    location: Tensor
 
     def __init__(self, model: DetectorModel, height: int, width: int) -> None:
         super().__init__()
-        if height % 16 or width % 16:
-            raise ValueError(f"image size must be a multiple of 16, got {width}x{height}")
+        if height % 32 or width % 32:
+            raise ValueError(f"image size must be a multiple of 32, got {width}x{height}")
         self.model = model
-        self.register_buffer("location_px", locations_px(height, width), persistent=False)
+        self.register_buffer("location", make_locations(height, width), persistent=False)
 
     def forward(self, frame: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Boxes [B, K, 4], scores, classes [B, K], ground points, headings, sizes [B, K, 2] and counts [B].
@@ -63,14 +63,16 @@ class DetectorGraph(nn.Module):
         Entries past the count are all zero.
         """
         raw = self.model(frame.permute(0, 3, 1, 2).float())
-        score, class_map = raw[:, CLASS].amax(1, keepdim=True), raw[:, CLASS].argmax(1)
-        peak = functional.max_pool2d(score, 3, 1, 1)
-        score = torch.where(score >= peak, score, torch.full_like(score, -20.0)).flatten(1)
-        logit, index = score.topk(CANDIDATES, dim=1)
-        class_id = class_map.flatten(1).gather(1, index)
-        raw = raw.flatten(2).transpose(1, 2)
-        raw = raw.gather(1, index[..., None].expand(-1, -1, raw.shape[2]))
-        found = self.model.decode(raw, self.location_px[index], class_id)
+        peaks = []
+        for level in raw:
+            score = level[:, CLASS].amax(1, keepdim=True)
+            is_peak = score >= functional.max_pool2d(score, 3, 1, 1)
+            peaks.append(torch.where(is_peak, score, torch.full_like(score, -20.0)).flatten(1))
+        logit, index = torch.cat(peaks, dim=1).topk(CANDIDATES, dim=1)
+        values = flatten(raw)
+        values = values.gather(1, index[..., None].expand(-1, -1, values.shape[2]))
+        class_id = values[..., CLASS].argmax(2)
+        found = self.model.decode(values, self.location[index], class_id)
         kept = logit.sigmoid() * suppress(found.box_px, class_id)
         kept, order = kept.topk(OUTPUTS, dim=1)
 

@@ -17,9 +17,10 @@ from visuomotor.perception.train.detector_model import (
     CLASS,
     HEADING,
     SIZE,
-    STRIDE_PX,
+    STRIDES_PX,
     DetectorModel,
     decode_boxes,
+    flatten,
 )
 
 
@@ -32,6 +33,8 @@ class LossConfig(msgspec.Struct, frozen=True, kw_only=True):
     heading: float = 0.5
     size: float = 0.5
     candidates: int = 9  # locations per object
+    # Longer side, in strides, of the objects that each level looks for; the ranges overlap, the best fit decides.
+    level_sides: tuple[tuple[float, float], ...] = ((0.0, 10.0), (3.0, 10.0), (3.0, 12.0), (4.0, 1e9))
     score_power: float = 0.5
     iou_power: float = 4.0
 
@@ -83,7 +86,7 @@ def paired_iou(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def assign(
-    probability: Tensor, box: Tensor, location_px: Tensor, t: Targets, config: LossConfig
+    probability: Tensor, box: Tensor, location: Tensor, t: Targets, config: LossConfig
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Choose for every wanted object the locations that shall find it.
 
@@ -95,25 +98,28 @@ def assign(
         empty = torch.zeros(0, dtype=torch.int64)
         return empty, empty, torch.zeros(0)
     image, truth = t.image_index[objects], t.box_px[objects][:, None]
-    x, y = location_px[:, 0], location_px[:, 1]
+    x, y, stride = location[:, 0], location[:, 1], location[:, 2]
     inside = (x > truth[..., 0]) & (x < truth[..., 2]) & (y > truth[..., 1]) & (y < truth[..., 3])
     # A box thinner than the stride may hold no location: the ones beside its middle serve too.
     middle = (truth[..., :2] + truth[..., 2:]) / 2.0
-    inside |= ((x - middle[..., 0]).abs() < 0.6 * STRIDE_PX) & ((y - middle[..., 1]).abs() < 0.6 * STRIDE_PX)
-    member, location = torch.nonzero(inside, as_tuple=True)
-    guess = box[image[member], location]
+    inside |= ((x - middle[..., 0]).abs() < 0.6 * stride) & ((y - middle[..., 1]).abs() < 0.6 * stride)
+    low, high = (_by_stride(stride, [sides[i] for sides in config.level_sides]) for i in (0, 1))
+    side = (truth[..., 2:] - truth[..., :2]).amax(-1) / stride
+    inside &= (side >= low) & (side <= high)
+    member, place = torch.nonzero(inside, as_tuple=True)
+    guess = box[image[member], place]
     iou, _ = paired_iou(guess, truth[member, 0])
-    score = probability[image[member], location, t.class_id[objects][member]]
+    score = probability[image[member], place, t.class_id[objects][member]]
     aligned = score.pow(config.score_power) * iou.pow(config.iou_power) + 1e-9
     metric = torch.full(inside.shape, -1.0)
-    metric[member, location] = aligned
+    metric[member, place] = aligned
     best, chosen = metric.topk(min(config.candidates, metric.shape[1]), dim=1)
     row = torch.arange(len(objects))[:, None].expand_as(chosen)[best > 0]
     chosen, best = chosen[best > 0], best[best > 0]
     overlap, _ = paired_iou(box[image[row], chosen], truth[row, 0])
     # A location claimed by several objects goes to the one it fits best.
-    cell = image[row] * len(location_px) + chosen
-    winner = torch.full((len(probability) * len(location_px),), -1.0).scatter_reduce(0, cell, overlap, "amax")
+    cell = image[row] * len(location) + chosen
+    winner = torch.full((len(probability) * len(location),), -1.0).scatter_reduce(0, cell, overlap, "amax")
     won = overlap >= winner[cell]
     row, chosen, best, overlap = row[won], chosen[won], best[won], overlap[won]
     top = torch.zeros(len(objects)).scatter_reduce(0, row, best, "amax")
@@ -121,24 +127,30 @@ def assign(
     return objects[row], chosen, best / top[row].clamp(min=1e-9) * fit[row]
 
 
+def _by_stride(stride: Tensor, values: list[float]) -> Tensor:
+    """The value of each location's level, [L]."""
+    level = (stride / STRIDES_PX[0]).log2().round().long()
+    return torch.tensor(values)[level]
+
+
 def detector_loss(
-    model: DetectorModel, raw_map: Tensor, location_px: Tensor, t: Targets, config: LossConfig
+    model: DetectorModel, raw_maps: list[Tensor], location: Tensor, t: Targets, config: LossConfig
 ) -> tuple[Tensor, dict[str, float]]:
-    """Total loss and its terms (before weights) for a raw map [B, RAW_CHANNELS, h, w]."""
-    raw = raw_map.flatten(2).transpose(1, 2)  # [B, L, R]
+    """Total loss and its terms (before weights) for the raw maps of a batch and ``make_locations`` of its size."""
+    raw = flatten(raw_maps)  # [B, L, R]
     logits = raw[..., CLASS]
-    boxes = decode_boxes(raw[..., BOX].detach(), location_px)
-    owner, location, wanted_score = assign(logits.detach().sigmoid(), boxes, location_px, t, config)
+    boxes = decode_boxes(raw[..., BOX].detach(), location)
+    owner, place, wanted_score = assign(logits.detach().sigmoid(), boxes, location, t, config)
     image = t.image_index[owner]
 
     goal = torch.zeros_like(logits)
-    goal[image, location, t.class_id[owner]] = wanted_score
+    goal[image, place, t.class_id[owner]] = wanted_score
     weight = torch.ones(logits.shape[:2])
     for i in torch.nonzero(~t.wanted).squeeze(1).tolist():  # few: what is too small to learn is no background either
         x0, y0, x1, y1 = t.box_px[i] + torch.tensor([-2.0, -2.0, 2.0, 2.0])
-        x, y = location_px[:, 0], location_px[:, 1]
+        x, y = location[:, 0], location[:, 1]
         weight[t.image_index[i], (x > x0) & (x < x1) & (y > y0) & (y < y1)] = 0.0
-    weight[image, location] = 1.0
+    weight[image, place] = 1.0
     # Quality focal loss (Li et al. 2020): cross entropy to the soft goal, weighed by how far off the score is.
     entropy = functional.binary_cross_entropy_with_logits(logits, goal, reduction="none")
     focal = (logits.detach().sigmoid() - goal).abs().square()
@@ -146,7 +158,7 @@ def detector_loss(
     terms = {"score": (entropy * focal * weight[..., None]).sum() / mass}
 
     if len(owner):
-        found = model.decode(raw[image, location], location_px[location], t.class_id[owner])
+        found = model.decode(raw[image, place], location[place], t.class_id[owner])
         share = wanted_score / mass
         even = 1.0 / torch.bincount(owner, minlength=len(t.class_id))[owner] / len(owner.unique())
         share = 0.5 * share + 0.5 * even
@@ -157,11 +169,11 @@ def detector_loss(
         off = torch.where((off < 3.0).all(-1, keepdim=True), off, torch.zeros_like(off))
         terms["ground"] = (off.sum(-1) * share).sum()
         # On the raw values: the normalisation of ``decode`` has no useful gradient near zero, where training starts.
-        turned = (raw[image, location][:, HEADING] - t.heading[owner]).square().sum(-1)
+        turned = (raw[image, place][:, HEADING] - t.heading[owner]).square().sum(-1)
         terms["heading"] = (turned * share * (t.class_id[owner] != CONE)).sum()
         prior = model.size_prior_m[t.class_id[owner]]
         ratio = (t.size_m[owner] / prior).log()
-        terms["size"] = ((raw[image, location][:, SIZE] - ratio).abs().sum(-1) * share).sum()
+        terms["size"] = ((raw[image, place][:, SIZE] - ratio).abs().sum(-1) * share).sum()
     else:
         terms |= {name: raw.sum() * 0.0 for name in ("box", "ground", "heading", "size")}
     total = sum((terms[name] * getattr(config, name) for name in terms), start=torch.zeros(()))

@@ -1,8 +1,9 @@
 """The detector network: residual CNN, feature pyramid, dense anchor-free head, and how its raw output is decoded.
 
-One output location every ``STRIDE_PX`` pixels. Cost is kept below 10 ms for a 384x224 frame on one CPU thread: channel
-counts are multiples of 16 (ONNX Runtime blocks channels by 16, so 24 costs as much as 32), activations are ReLU (fused
-into the convolution), and attention is squeeze-and-excitation at strides 16 and 32 only, where it costs under 1 %.
+Output locations lie every 4, 8, 16 and 32 pixels; objects are found on the levels that fit their size. Cost is kept
+below 10 ms for a 384x224 frame on one CPU thread: channel counts are multiples of 16 (ONNX Runtime blocks channels by
+16, so 24 costs as much as 32), activations are ReLU (fused into the convolution), and attention is
+squeeze-and-excitation at strides 16 and 32 only, where it costs under 1 %.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch.nn import functional
 
 from visuomotor.messages.schema import CLASS_NAMES
 
-STRIDE_PX = 4
+STRIDES_PX = (4, 8, 16, 32)
 CLASS_COUNT = len(CLASS_NAMES)
 SIZE_PRIOR_M = ((4.4, 1.8), (8.0, 2.4), (1.8, 0.6), (0.5, 0.5), (0.4, 0.4))  # length, width by class
 
@@ -130,31 +131,52 @@ class DetectorModel(nn.Module):
         self.lateral = nn.ModuleList(
             ConvNorm(width, fine if i == 0 else config.pyramid, 1) for i, width in enumerate(config.widths)
         )
+        self.merge32 = ConvNorm(config.pyramid, config.pyramid)
         self.merge16 = ConvNorm(config.pyramid, config.pyramid)
         self.merge8 = ConvNorm(config.pyramid, config.pyramid)
         self.narrow = ConvNorm(config.pyramid, fine, 1)
-        self.head = nn.Sequential(ConvNorm(fine, fine), ConvNorm(fine, config.head, 1), nn.Dropout(config.dropout))
-        self.out = nn.Conv2d(config.head, RAW_CHANNELS, 1)
-        nn.init.normal_(self.out.weight, std=0.01)
-        bias = torch.zeros(RAW_CHANNELS)
-        bias[CLASS] = -4.6  # about 1 % objects at the start (Lin et al. 2017)
-        bias[BOX] = 1.0
-        self.out.bias = nn.Parameter(bias)
+        # The coarse levels come straight from their merge: one more 3x3 convolution each would cost half a millisecond.
+        self.heads = nn.ModuleList(
+            nn.Sequential(
+                ConvNorm(fine, fine) if i == 0 else nn.Identity(),
+                ConvNorm(fine if i == 0 else config.pyramid, config.head, 1),
+                nn.Dropout(config.dropout),
+            )
+            for i in range(len(STRIDES_PX))
+        )
+        self.outs = nn.ModuleList(_make_out(config.head) for _ in STRIDES_PX)
         self.register_buffer("size_prior_m", torch.tensor(config.size_prior_m))
 
-    def forward(self, image: Tensor) -> Tensor:
-        """BGR values 0..255, float [B, 3, H, W], H and W multiples of 16 -> raw [B, RAW_CHANNELS, H / 4, W / 4]."""
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """BGR 0..255, float [B, 3, H, W], sides multiples of 32 -> raw [B, RAW_CHANNELS, H / s, W / s] by level."""
         maps = self.backbone((image - 114.0) * (1.0 / 58.0))
         lateral = [layer(feature) for layer, feature in zip(self.lateral, maps, strict=True)]
-        x = self.merge16(lateral[2] + _enlarge(lateral[3], lateral[2]))
-        x = self.merge8(lateral[1] + _enlarge(x, lateral[1]))
-        x = self.head(lateral[0] + _enlarge(self.narrow(x), lateral[0]))
-        with torch.autocast(x.device.type, enabled=False):  # bfloat16 would round box edges to a fifth of a pixel
-            return self.out(x.float())
+        p32 = self.merge32(lateral[3])
+        p16 = self.merge16(lateral[2] + _enlarge(p32, lateral[2]))
+        p8 = self.merge8(lateral[1] + _enlarge(p16, lateral[1]))
+        p4 = lateral[0] + _enlarge(self.narrow(p8), lateral[0])
+        features = [head(x) for head, x in zip(self.heads, (p4, p8, p16, p32), strict=True)]
+        with torch.autocast(image.device.type, enabled=False):  # bfloat16 would round box edges to a fifth of a pixel
+            return [out(x.float()) for out, x in zip(self.outs, features, strict=True)]
 
-    def decode(self, raw: Tensor, location_px: Tensor, class_id: Tensor) -> Decoded:
-        """Raw values [..., RAW_CHANNELS] at locations [..., 2], of the given class [...]."""
-        return decode(raw, location_px, self.size_prior_m[class_id])
+    def decode(self, raw: Tensor, location: Tensor, class_id: Tensor) -> Decoded:
+        """Raw values [..., RAW_CHANNELS] at locations [..., 3], of the given class [...]."""
+        return decode(raw, location, self.size_prior_m[class_id])
+
+
+def _make_out(channels: int) -> nn.Conv2d:
+    out = nn.Conv2d(channels, RAW_CHANNELS, 1)
+    nn.init.normal_(out.weight, std=0.01)
+    bias = torch.zeros(RAW_CHANNELS)
+    bias[CLASS] = -4.6  # about 1 % objects at the start (Lin et al. 2017)
+    bias[BOX] = 1.0
+    out.bias = nn.Parameter(bias)
+    return out
+
+
+def flatten(raw: list[Tensor]) -> Tensor:
+    """Raw maps of all levels to [B, L, RAW_CHANNELS], in the order of ``make_locations``."""
+    return torch.cat([level.flatten(2) for level in raw], dim=2).transpose(1, 2)
 
 
 def _enlarge(x: Tensor, like: Tensor) -> Tensor:
@@ -170,19 +192,19 @@ class Decoded(msgspec.Struct):
     size_m: Tensor  # [..., 2] length, width
 
 
-def decode_boxes(raw: Tensor, location_px: Tensor) -> Tensor:
-    """Log distances [..., 4] at locations [..., 2] to boxes [..., 4]; exp keeps relative precision at every scale."""
-    distance = raw.clamp(max=6.0).exp() * STRIDE_PX
-    return torch.cat([location_px - distance[..., :2], location_px + distance[..., 2:]], dim=-1)
+def decode_boxes(raw: Tensor, location: Tensor) -> Tensor:
+    """Log distances [..., 4] in strides at locations [..., 3] to boxes [..., 4]; exp keeps relative precision."""
+    distance = raw.clamp(max=6.0).exp() * location[..., 2:]
+    return torch.cat([location[..., :2] - distance[..., :2], location[..., :2] + distance[..., 2:]], dim=-1)
 
 
-def decode(raw: Tensor, location_px: Tensor, prior_m: Tensor) -> Decoded:
+def decode(raw: Tensor, location: Tensor, prior_m: Tensor) -> Decoded:
     """See ``DetectorModel.decode``.
 
     The ground point is measured from the middle of the box's lower edge in units of the box height, so that the raw
     value is small and does not depend on range. The height is detached: it only sets the scale.
     """
-    box = decode_boxes(raw[..., BOX], location_px)
+    box = decode_boxes(raw[..., BOX], location)
     height = (box[..., 3:4] - box[..., 1:2]).detach()
     foot = torch.cat([(box[..., 0:1] + box[..., 2:3]) * 0.5, box[..., 3:4]], dim=-1)
     heading = raw[..., HEADING]
@@ -195,12 +217,14 @@ def decode(raw: Tensor, location_px: Tensor, prior_m: Tensor) -> Decoded:
     )
 
 
-def locations_px(height: int, width: int, device: torch.device | str = "cpu") -> Tensor:
-    """Centres of the output cells of an image, row by row, [L, 2] (x, y)."""
-    y, x = torch.meshgrid(
-        torch.arange(height // STRIDE_PX, device=device), torch.arange(width // STRIDE_PX, device=device), indexing="ij"
-    )
-    return (torch.stack([x, y], dim=-1).reshape(-1, 2).float() + 0.5) * STRIDE_PX
+def make_locations(height: int, width: int) -> Tensor:
+    """Centres of the output cells of an image and their strides, level by level, row by row, px, [L, 3]."""
+    levels = []
+    for stride in STRIDES_PX:
+        y, x = torch.meshgrid(torch.arange(height // stride), torch.arange(width // stride), indexing="ij")
+        centre = (torch.stack([x, y], dim=-1).reshape(-1, 2).float() + 0.5) * stride
+        levels.append(torch.cat([centre, torch.full_like(centre[:, :1], stride)], dim=1))
+    return torch.cat(levels)
 
 
 @torch.no_grad()

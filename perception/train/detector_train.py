@@ -42,7 +42,7 @@ from visuomotor.perception.train.detector_explain import draw_found
 from visuomotor.perception.train.detector_infer import evaluate_weights
 from visuomotor.perception.train.detector_loss import LossConfig, detector_loss, make_targets
 from visuomotor.perception.train.detector_metrics import Found
-from visuomotor.perception.train.detector_model import DetectorConfig, DetectorModel, locations_px
+from visuomotor.perception.train.detector_model import DetectorConfig, DetectorModel, flatten, make_locations
 from visuomotor.perception.train.detector_parallel import Peers, run_peers
 
 
@@ -136,7 +136,7 @@ def _train(peers: Peers, data: Path, run: Path, init: Path | None, resume: bool,
         model.backbone.requires_grad_(False)
     average = copy.deepcopy(model).eval()
     optimizer = _make_optimizer(model, config)
-    locations = {g[0].image.shape: locations_px(*g[0].image.shape[:2]) for g in groups}
+    locations = {g[0].image.shape: make_locations(*g[0].image.shape[:2]) for g in groups}
     bfloat16 = peers.agree(_bfloat16_is_faster(model, groups[0]) if first else False)
     batch = max(4, config.batch // peers.count)
     steps_per_epoch = sum(1 for _ in epoch_order(groups, batch, np.random.default_rng(0)))
@@ -311,7 +311,7 @@ def _bfloat16_is_faster(model: DetectorModel, images: list[LabelledImage]) -> bo
             start = time.perf_counter()
             with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
                 raw = trial(x)
-            raw.square().mean().backward()
+            flatten(raw).square().mean().backward()
             times.append(time.perf_counter() - start)
         best[enabled] = min(times)
     return best[True] < 0.9 * best[False]

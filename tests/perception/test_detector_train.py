@@ -30,11 +30,12 @@ from visuomotor.perception.train.detector_metrics import compute_ap  # noqa: E40
 from visuomotor.perception.train.detector_model import (  # noqa: E402
     BOX,
     RAW_CHANNELS,
-    STRIDE_PX,
+    STRIDES_PX,
     DetectorConfig,
     DetectorModel,
     decode,
-    locations_px,
+    flatten,
+    make_locations,
     recalibrate,
 )
 from visuomotor.perception.train.detector_train import TrainConfig, learning_rate, train_detector  # noqa: E402
@@ -124,20 +125,20 @@ def one_object(box: tuple[float, float, float, float], class_id: int = 0) -> Obj
     )
 
 
-def test_raw_map_has_a_location_every_four_pixels() -> None:
+def test_raw_maps_have_a_location_every_stride() -> None:
     model = DetectorModel(SMALL).eval()
     for height, width in ((64, 96), (96, 320)):
         with torch.no_grad():
             raw = model(torch.zeros(2, 3, height, width))
-        assert raw.shape == (2, RAW_CHANNELS, height // STRIDE_PX, width // STRIDE_PX)
-        assert len(locations_px(height, width)) == raw.shape[2] * raw.shape[3]
+        assert [tuple(m.shape) for m in raw] == [(2, RAW_CHANNELS, height // s, width // s) for s in STRIDES_PX]
+        assert flatten(raw).shape == (2, len(make_locations(height, width)), RAW_CHANNELS)
 
 
 def test_encoding_a_box_and_decoding_it_gives_the_box() -> None:
     box = torch.tensor([[30.0, 20.0, 71.0, 52.5]])
-    location = torch.tensor([[50.0, 30.0]])
+    location = torch.tensor([[50.0, 30.0, 8.0]])
     raw = torch.zeros(1, RAW_CHANNELS)
-    raw[:, BOX] = (torch.cat([location - box[:, :2], box[:, 2:] - location], 1) / STRIDE_PX).log()
+    raw[:, BOX] = (torch.cat([location[:, :2] - box[:, :2], box[:, 2:] - location[:, :2]], 1) / 8.0).log()
     found = decode(raw, location, torch.tensor([[4.4, 1.8]]))
     assert torch.allclose(found.box_px, box, atol=1e-4)
     assert torch.allclose(found.ground_px, torch.tensor([[50.5, 52.5]]), atol=1e-4)
@@ -214,16 +215,16 @@ def test_reading_names_what_is_wrong(tmp_path: Path) -> None:
 
 
 def test_each_object_gets_locations_inside_it_and_even_a_thin_one_gets_some() -> None:
-    locations = locations_px(64, 96)
+    locations = make_locations(64, 96)
     objects = make_batch(
         [np.zeros((64, 96, 3), np.uint8)] * 2,
         [one_object((20.0, 20.0, 40.0, 40.0)), one_object((50.5, 30.0, 52.0, 41.0), 3)],
     )
     targets = make_targets(objects)
-    box = torch.cat([locations - 8.0, locations + 8.0], 1).expand(2, -1, -1)
+    box = torch.cat([locations[:, :2] - 8.0, locations[:, :2] + 8.0], 1).expand(2, -1, -1)
     owner, location, score = assign(torch.full((2, len(locations), 5), 0.1), box, locations, targets, LossConfig())
     assert set(owner.tolist()) == {0, 1}
-    first = locations[location[owner == 0]]
+    first = locations[location[owner == 0]][:, :2]
     assert ((first > 20.0) & (first < 40.0)).all()
     assert (score > 0.0).all()
     assert (score <= 1.0).all()
@@ -245,7 +246,7 @@ def test_graph_of_an_untrained_model_finds_nothing_and_pads_with_zeros() -> None
         outputs = graph(torch.zeros(2, 64, 96, 3, dtype=torch.uint8))
     assert outputs[-1].tolist() == [0, 0]
     assert all(float(o.abs().sum()) == 0.0 for o in outputs)
-    with pytest.raises(ValueError, match="multiple of 16, got 90x64"):
+    with pytest.raises(ValueError, match="multiple of 32, got 90x64"):
         DetectorGraph(DetectorModel(SMALL), 64, 90)
 
 
@@ -254,7 +255,7 @@ def test_loss_of_images_without_objects_is_finite_and_has_gradients() -> None:
     empty = one_object((0.0, 0.0, 9.0, 9.0)).take(np.zeros(0, int))
     batch = make_batch([np.zeros((64, 96, 3), np.uint8)], [empty])
     raw = model(torch.zeros(1, 3, 64, 96))
-    loss, terms = detector_loss(model, raw, locations_px(64, 96), make_targets(batch), LossConfig())
+    loss, terms = detector_loss(model, raw, make_locations(64, 96), make_targets(batch), LossConfig())
     loss.backward()
     assert torch.isfinite(loss)
     assert terms["positives"] == 0.0
@@ -266,7 +267,7 @@ def test_it_learns_rectangles(data: Path) -> None:
     images = read_split(data, "train")
     model = DetectorModel(SMALL)
     optimizer = torch.optim.AdamW(model.parameters(), 4e-3)
-    locations = locations_px(64, 96)
+    locations = make_locations(64, 96)
     batch = make_batch([i.image for i in images], [i.objects for i in images])
     x = torch.from_numpy(batch.images).permute(0, 3, 1, 2).float()
     for step in range(60):
@@ -306,7 +307,7 @@ def test_training_run_writes_resumes_and_transfers(data: Path, tmp_path: Path) -
     third = DetectorModel(SMALL)
     load_weights(third, tuned / "best.safetensors")
     assert torch.equal(third.backbone.stem[0].weight, other.backbone.stem[0].weight)
-    assert not torch.equal(third.out.bias, other.out.bias)
+    assert not torch.equal(third.outs[0].bias, other.outs[0].bias)
 
 
 def test_two_processes_train_one_model(data: Path, tmp_path: Path) -> None:
