@@ -1,8 +1,8 @@
 """Publisher and Subscriber: messages over ZeroMQ sockets, in either clock.
 
-Realtime, services with queue ``newest``: both ends keep one message, so a slow or stopped reader neither sees an old frame
-nor slows a publisher nor grows a queue. Services with queue ``all``: bounded, what does not fit is lost at the reader that
-is too slow. Lockstep: unbounded and lossless, the graph's own waiting keeps queues short.
+Realtime, services with queue ``newest``: both ends keep one message, so a slow or stopped reader neither sees an old
+frame nor slows a publisher nor grows a queue. Services with queue ``all``: bounded, what does not fit is lost at the
+reader that is too slow. Lockstep: unbounded and lossless, the graph's own waiting keeps queues short.
 """
 
 from __future__ import annotations
@@ -117,9 +117,9 @@ class Publisher:
 class Subscriber:
     """Everything one process reads. ``dropped`` counts by cause what was refused:
 
-    malformed (does not fit the schema), foreign (another run or no frame of ours), stale (newest-only and older than the
-    service's ``max_age_s`` when read, e.g. after the reader was stopped), oversized (over the service's ``max_bytes``; the
-    transport cuts such a publisher off and joins it again).
+    malformed (does not fit the schema), foreign (another run or no frame of ours), stale (newest-only and older than
+    the service's ``max_age_s`` when read, e.g. after the reader was stopped), oversized (over the service's
+    ``max_bytes``; the transport cuts such a publisher off and joins it again).
     """
 
     def __init__(

@@ -59,7 +59,8 @@ class Coordinator:
     def wait_ready(self, timeout_s: float, check: Check = _nothing) -> None:
         """Until every node is warmed up and hears every publisher it reads.
 
-        Raises WiringError when nodes do not fit together, HandshakeError that names the missing ones after ``timeout_s``.
+        Raises WiringError when nodes do not fit together, HandshakeError that names the missing ones after
+        ``timeout_s``.
         """
         deadline = time.monotonic() + timeout_s
         while True:

@@ -80,7 +80,7 @@ class Graph:
             stepper.node.reset(episode)
 
     def post(self, service: str, message: Message) -> None:
-        """Hand in a message from outside, such as ``operator``, for the next tick; its header stays as given but the tick."""
+        """Hand in a message from outside, such as ``operator``, for the next tick; its header is stamped."""
         if self._episode is None:
             raise GraphError("post before reset: a graph needs an episode")
         message.header.run_id, message.header.episode = self.run_id, self._episode.index
@@ -143,8 +143,8 @@ class Graph:
 class Chain:
     """Several nodes presented as one: they step one after the other and hand messages on in memory.
 
-    Inputs are those that no node inside publishes, outputs the union. Inner nodes that want a lagged message of their own
-    chain get that of as many steps ago. ``stages`` holds the time of each inner node, and the stages inside it.
+    Inputs are those that no node inside publishes, outputs the union. Inner nodes that want a lagged message of their
+    own chain get that of as many steps ago. ``stages`` holds the time of each inner node, and the stages inside it.
     """
 
     def __init__(self, name: str, nodes: Sequence[Node], *, period_s: float | None = None) -> None:

@@ -29,9 +29,9 @@ class Input(msgspec.Struct, frozen=True):
 class Sample(msgspec.Struct):
     """The newest message of one input as a step sees it.
 
-    ``message`` is None before the first one, when it is older than the service's ``max_age_s`` (services on event do not
-    age), and in lockstep when its publisher has sent nothing at this tick. ``messages`` are all that arrived since the
-    last step, oldest first: more than one for services whose queue is ``all``.
+    ``message`` is None before the first one, when it is older than the service's ``max_age_s`` (services on event do
+    not age), and in lockstep when its publisher has sent nothing at this tick. ``messages`` are all that arrived
+    since the last step, oldest first: more than one for services whose queue is ``all``.
     """
 
     message: Message | None = None
@@ -89,14 +89,14 @@ class Inputs(dict[str, Sample]):
 class Node(Protocol):
     """A part of the graph. ``step`` returns the messages to publish by service; the loop stamps their headers.
 
-    Stamped are run, episode, tick, sequence, ``parents`` unless set, and ``t_capture_ns`` unless set: the capture time of
-    the trigger, else of the first input that is neither lagged nor optional, else that of the step. ``valid`` stays what
-    the node made it. Arrays of received messages are read-only.
+    Stamped are run, episode, tick, sequence, ``parents`` unless set, and ``t_capture_ns`` unless set: the capture
+    time of the trigger, else of the first input that is neither lagged nor optional, else that of the step. ``valid``
+    stays what the node made it. Arrays of received messages are read-only.
 
-    Two more attributes are read where a node has them: ``provider: str``, published with its health, and
-    ``stages: list[tuple[str, int, int]]`` (name, start, end on ``time.monotonic_ns``), emptied before each step and
-    published as its trace. A node that sends a ``truth`` with ``end`` set, or sets ``finished = True``, is stepped no more
-    in this episode.
+    Two more attributes are read where a node has them: ``provider: str``, published with its health, and ``stages:
+    list[tuple[str, int, int]]`` (name, start, end on ``time.monotonic_ns``), emptied before each step and published
+    as its trace. A node that sends a ``truth`` with ``end`` set, or sets ``finished = True``, is stepped no more in
+    this episode.
     """
 
     name: str

@@ -17,8 +17,8 @@ def live_with_parent(parent_pid: int, grace_s: float = 5.0) -> threading.Event:
     """Event that is set when this process shall stop: on SIGTERM, which the kernel also sends when the parent dies.
 
     A node that is stuck is killed ``grace_s`` after its parent died, so that no orphan stays. SIGINT is ignored: the
-    terminal sends it to the whole group, but the order of stopping is the supervisor's. Call from the main thread, first
-    thing; ``parent_pid`` is what the parent gave as its own.
+    terminal sends it to the whole group, but the order of stopping is the supervisor's. Call from the main thread,
+    first thing; ``parent_pid`` is what the parent gave as its own.
     """
     stop = threading.Event()
 

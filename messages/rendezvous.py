@@ -191,7 +191,7 @@ def join(
 
 
 def sources_of(reader: NodeWiring, wiring: Wiring, declared: Collection[str]) -> dict[str, list[str]]:
-    """Service -> nodes to subscribe to. What a node does not declare is control, and comes from the supervisor alone."""
+    """Service -> nodes to subscribe to; what a node does not declare is control, from the supervisor alone."""
     sources: dict[str, list[str]] = {}
     for source in reader.inputs:
         names = [name for name in wiring.publishers(source.service) if name != reader.name]

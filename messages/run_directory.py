@@ -1,8 +1,8 @@
 """The directory of one run: locked against a second run, short paths for sockets, nothing left behind.
 
 Sockets need paths below 107 characters (``sun_path``); when the run directory's is too long they live in a short
-directory under the temporary one. A run that was killed leaves its sockets behind: the next run clears them, because only
-it can hold the lock that the dead one lost.
+directory under the temporary one. A run that was killed leaves its sockets behind: the next run clears them, because
+only it can hold the lock that the dead one lost.
 """
 
 from __future__ import annotations

@@ -81,8 +81,8 @@ class Route(Message, kw_only=True):
 class Detections(Message, kw_only=True):
     """Objects found in the frames of one tick, all cameras together.
 
-    ``ground_px`` is the image of the point on the ground under the object's centre; ``ego_position_m`` the same point in
-    metres. ``heading_rad`` is the object's yaw in ``ego_``. ``size_m`` is length, width.
+    ``ground_px`` is the image of the point on the ground under the object's centre; ``ego_position_m`` the same point
+    in metres. ``heading_rad`` is the object's yaw in ``ego_``. ``size_m`` is length, width.
     """
 
     cameras: tuple[str, ...] = ()  # cameras whose frames contributed
@@ -154,7 +154,7 @@ class Operator(Message, kw_only=True):
 
 
 class Episode(Message, kw_only=True):
-    """Start of an episode. ``reset``: every node clears its state and acknowledges; ``start``: all did; ``end``: over."""
+    """Phases of an episode. ``reset``: every node clears its state and acknowledges; ``start``: all did; ``end``."""
 
     phase: Literal["reset", "start", "end"]
     index: int = 0
@@ -189,7 +189,7 @@ class Trace(Message, kw_only=True):
 
 
 class Truth(Message, kw_only=True):
-    """State of the simulator. Read by evaluation, ``truth_perception`` and the fitting of error models; nothing else."""
+    """State of the simulator. Read by evaluation, ``truth_perception`` and the fitting of error models only."""
 
     map_ego_pose: tuple[float, float, float] = (0.0, 0.0, 0.0)  # x m, y m, yaw rad
     odom_ego_pose: tuple[float, float, float] = (0.0, 0.0, 0.0)  # the dead-reckoned pose of the same instant

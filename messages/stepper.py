@@ -119,7 +119,7 @@ class Stepper:
         return bool(self._feeds[service].fresh)
 
     def newest_tick(self) -> int:
-        """Realtime: the newest tick known from the inputs that are neither lagged nor optional; -1 when there is none."""
+        """Realtime: the newest tick known from inputs that are neither lagged nor optional; -1 when there is none."""
         ticks = [-1]
         for source in self.blocking:
             message = self._feeds[source.service].newest

@@ -101,7 +101,7 @@ def _plan(kind: type[Message]) -> _Plan:
 def check_array(
     service: str, field: str, value: Any, dtype: np.dtype[Any], shape: Shape, sizes: dict[str, int]
 ) -> None:
-    """Raise WireError unless ``value`` is an array of this dtype and shape; ``sizes`` collects what N, K, ... stand for."""
+    """Raise WireError unless ``value`` is an array of this dtype and shape; ``sizes`` collects what N, K, ... are."""
     expected = f"{dtype.name} [{', '.join(str(s) for s in shape)}]"
     if not isinstance(value, np.ndarray):
         raise WireError(f"{service}.{field}: expected an array {expected}, got {type(value).__name__}")
@@ -173,7 +173,7 @@ def encode(service: str, message: Message, head: bytes | None = None) -> bytes:
 
 
 def decode(service: str, buffer: Buffer) -> Message:
-    """Message from its body; arrays are read-only. Raises WireError on anything that is not exactly what is declared."""
+    """Message from its body; arrays are read-only. Raises WireError on anything but what is declared."""
     row = lookup(service)
     size = buffer.nbytes if isinstance(buffer, memoryview) else len(buffer)
     if size > row.max_bytes:

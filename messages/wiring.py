@@ -34,8 +34,8 @@ class RunPlace(msgspec.Struct, frozen=True):
     def endpoint(self, node: str, service: str) -> str:
         """Address at which ``node`` publishes ``service``.
 
-        Everything in lockstep, and what is never dropped in realtime, shares one socket per node and so keeps its order;
-        newest-only services have a socket each, because a socket keeps one newest message.
+        Everything in lockstep, and what is never dropped in realtime, shares one socket per node and so keeps its
+        order; newest-only services have a socket each, because a socket keeps one newest message.
         """
         name = f"{node}.{service}" if newest_only(service, self.clock) else node
         return f"ipc://{self.sockets}/{name}"

@@ -200,12 +200,12 @@ def test_realtime_counts_what_it_misses(start_run: Callable[..., Run]) -> None:
     run.begin(7)
     run.until_tick(5)
     os.kill(run.processes["eye"].pid, signal.SIGSTOP)
-    run.until_tick(40)
+    run.until_tick(15)
     os.kill(run.processes["eye"].pid, signal.SIGCONT)
-    run.until_tick(45)
+    run.until(lambda r: r.service == "trace" and r.node == "eye" and r.tick >= 15)
     run.coordinator.end("goal", -1, TIMEOUT_S, run.check)
     eye = run.coordinator.health["eye"]
-    assert eye.missed_deadlines >= 20, "ticks that a stopped node skipped"
+    assert eye.missed_deadlines >= 8, "ticks that a stopped node skipped"
 
 
 def test_guard_goes_on_without_its_trigger(start_run: Callable[..., Run]) -> None:
@@ -299,7 +299,8 @@ ORPHAN = """
 import os, subprocess, sys
 toys, place, names = sys.argv[1], sys.argv[2], sys.argv[3:]
 for name in names:
-    process = subprocess.Popen([sys.executable, toys, name, str(os.getpid()), place], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [sys.executable, toys, name, str(os.getpid()), place]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     print(process.pid, flush=True)
 sys.stdin.read()
 """
