@@ -25,14 +25,16 @@ from visuomotor.sim.scenario import (
 from visuomotor.sim.traffic import DT_S, Traffic
 
 APPEAR_AHEAD_M = 92.0
-COMFORT_BRAKE_MPS2 = 2.6  # what an event may ask of the ego ...
-REACTION_S = 0.4  # ... after this time
-MARGIN_M = 3.0
+FIRM_BRAKE_MPS2 = 3.0  # what an event may ask of the ego (its envelope ends at 3.5) ...
+REACTION_S = 0.45  # ... after this time, of which 0.2 s are the delay of the loop and 0.15 s the lag of the brakes
+MARGIN_M = 2.5
+TAILGATING_S = 2.5  # a leader brakes for one that is too close behind for so long
+WARY_SHARE = 0.65  # of the speed limit: the speed from which one can stop for a walker who steps out late
 
 
 def stopping_distance(speed_mps: np.ndarray) -> np.ndarray:
     """Room that the ego needs to come to rest comfortably, m."""
-    return speed_mps * REACTION_S + speed_mps**2 / (2.0 * COMFORT_BRAKE_MPS2) + MARGIN_M
+    return speed_mps * REACTION_S + speed_mps**2 / (2.0 * FIRM_BRAKE_MPS2) + MARGIN_M
 
 
 def run_scripts(traffic: Traffic, view: View, ego: Ego, live: np.ndarray) -> None:
@@ -80,11 +82,11 @@ def _cut_in(t: Traffic, view: View, ego: Ego, b: np.ndarray, i: np.ndarray) -> N
     waiting = t.phase[b, i] == 0
     lateral = np.abs(t.d_m[b, i] - ego.d_m[b])
     beside = (lateral > 0.6 * t.lane_width) & (lateral < 1.5 * t.lane_width)
-    want = 3.0 + 0.45 * ego_v  # the gap at which it moves over
+    want = 2.5 + 0.35 * ego_v  # the gap at which it moves over
     limit = t.limit[b]
     approach = np.clip(ego_v + 0.35 * (want - gap), 0.35 * limit, 1.1 * limit)
     closing = np.maximum(ego_v - np.minimum(v, t.value[b, i] * limit), 0.0)
-    room = MARGIN_M + closing * (REACTION_S + 0.5) + closing**2 / (2.0 * COMFORT_BRAKE_MPS2)
+    room = MARGIN_M + closing * (REACTION_S + 0.3) + closing**2 / (2.0 * FIRM_BRAKE_MPS2)
     target = np.round(ego.d_m[b] / t.lane_width) * t.lane_width
     half = 0.5 * t.size_m[b, i, 1] + 0.3
     front, _, _, _ = view.leader(b, i, target - half, target + half)
@@ -113,7 +115,13 @@ def _braker(t: Traffic, view: View, ego: Ego, b: np.ndarray, i: np.ndarray) -> N
     close = same & (gap > 0.0) & (gap < np.maximum(needed + 6.0, 1.9 * ego_v))
     t.timer[b, i] += np.where(close | (phase > 0), DT_S, 0.0)
     # A careful ego gets the brake when it has room for it; who tailgates gets it anyway after a while.
-    go = (phase == 0) & close & (t.timer[b, i] > 1.0) & ((gap > needed) | (t.timer[b, i] > 8.0)) & (t.speed[b, i] > 4.0)
+    go = (
+        (phase == 0)
+        & close
+        & (t.timer[b, i] > 1.0)
+        & ((gap > needed) | (t.timer[b, i] > TAILGATING_S))
+        & (t.speed[b, i] > 4.0)
+    )
     stopped = (phase == 1) & (t.speed[b, i] < 0.1)
     done = (phase == 2) & (t.timer[b, i] > t.hold[b, i])
     # Until then it waits for the ego, so that one that lags behind meets it too.
@@ -147,7 +155,12 @@ def _walker(t: Traffic, view: View, ego: Ego, b: np.ndarray, i: np.ndarray) -> N
     lane_edge = ego.d_m[b] - way * 0.5 * VEHICLE.width_m
     to_walk = np.maximum((lane_edge - d) * way, 0.0) / pace  # time until it is in front of the ego
     meets = distance < np.maximum(stopping_distance(ego_v), to_walk * ego_v * 0.9) + t.value[b, i]
-    go = (phase == 0) & meets & (distance > stopping_distance(ego_v)) & (ego_v > 1.0)
+    # A late one steps out when only a wary driver, who has slowed down for people at the kerb, has room.
+    late = t.value[b, i] < 0.0
+    wary = stopping_distance(WARY_SHARE * t.limit[b]) - t.value[b, i]
+    meets = np.where(late, distance < wary, meets)
+    room = np.where(late, np.minimum(stopping_distance(ego_v), wary - 2.0), stopping_distance(ego_v))
+    go = (phase == 0) & meets & (distance > room) & (ego_v > 1.0)
     walked = (d - start) * way
     # It stops short of the ego's path or in it: what matters is that the driver cannot know.
     stop_at = np.maximum((ego.d_m[b] - start) * way - 1.2, 1.5)

@@ -34,6 +34,7 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True):
     shares: dict[str, float]
     blind_spot_given_obstacle: float
     background: tuple[int, int]  # vehicles around the ego, from..to
+    late_walkers: float  # share of the pedestrians who step out late, so that only a wary driver can stop
     ego_lane_share: float  # obstacles stand in the lane in which the ego starts
 
 
@@ -50,6 +51,7 @@ SUITES: dict[str, Suite] = {
         },
         blind_spot_given_obstacle=0.45,
         background=(6, 14),
+        late_walkers=0.35,
         ego_lane_share=0.85,
     )
 }
@@ -241,7 +243,7 @@ class _CaseBuilder:
             driver=draw_driver(rng, self.limit)._replace(lane_change_s=rng.uniform(2.6, 3.4)),
             trigger_s_m=place_m - 110.0,
             hold_s=rng.uniform(6.0, 12.0),  # slow after the cut-in for so long
-            value=rng.uniform(0.45, 0.8),  # of the speed limit, then
+            value=rng.uniform(0.35, 0.75),  # of the speed limit, then
             variant=int(rng.integers(2)),  # preferred side it comes from: 0 left, 1 right
         )
 
@@ -258,7 +260,7 @@ class _CaseBuilder:
             driver=draw_driver(rng, self.limit)._replace(desired_speed_mps=self.limit * rng.uniform(0.7, 0.85)),
             trigger_s_m=place_m - 110.0,
             hold_s=rng.uniform(1.5, 5.0),
-            value=rng.uniform(4.0, 7.0),  # deceleration
+            value=rng.uniform(4.5, 8.0),  # deceleration
         )
 
     def _queue(self, place_m: float, lane: int) -> None:
@@ -307,8 +309,9 @@ class _CaseBuilder:
 
     def _pedestrian(self, place_m: float, lane: int) -> None:
         rng, road = self.rng, self.road
-        right = rng.random() < 0.5
-        edge = road.shoulder_m + rng.uniform(0.4, 1.5)
+        late = rng.random() < self.suite.late_walkers
+        right = lane <= (road.lane_count - 1) / 2 if late else rng.random() < 0.5
+        edge = road.shoulder_m + (0.3 if late else rng.uniform(0.4, 1.5))
         right_d, left_d = -0.5 * self.width - edge, (road.lane_count - 0.5) * self.width + edge
         self._add(
             class_id=PEDESTRIAN,
@@ -317,10 +320,12 @@ class _CaseBuilder:
             s_m=place_m,
             d_m=right_d if right else left_d,
             yaw_offset_rad=np.pi / 2 if right else -np.pi / 2,
-            driver=PARKED._replace(desired_speed_mps=rng.uniform(1.0, 1.8)),
+            driver=PARKED._replace(desired_speed_mps=rng.uniform(1.4, 2.0) if late else rng.uniform(1.0, 1.8)),
             hold_s=rng.uniform(1.5, 4.0),  # of hesitation
-            value=rng.uniform(1.0, 14.0),  # metres of room beyond what a comfortable stop needs
-            variant=int(rng.choice((CROSS, HESITATE, TURN_BACK), p=(0.5, 0.3, 0.2))),
+            value=-rng.uniform(0.5, 3.0)
+            if late
+            else rng.uniform(0.5, 9.0),  # metres beyond a firm stop; < 0: steps out late
+            variant=int(rng.choice((CROSS, HESITATE, TURN_BACK), p=(0.45, 0.3, 0.25))),
         )
 
     def _cyclist(self, place_m: float, lane: int) -> None:

@@ -214,7 +214,9 @@ class Traffic:
             back_speed = np.where(np.isfinite(back_gap), view.speed[b, back], 0.0)
             theirs = _idm(back_speed, np.maximum(back_speed, 1.0), back_gap, self.speed[b, i], 1.2, 2.0, 1.5, 2.0)
             hurry = np.maximum(back_speed - self.speed[b, i], 0.0)
-            room = np.where(must, 1.0, 2.5) + 0.4 * back_speed * is_ego + hurry + hurry**2 / 4.0
+            stands = back_speed < 0.5  # who stands can wait
+            theirs = np.where(stands, 0.0, theirs)
+            room = np.where(must, np.where(stands, 0.3, 1.0), 2.5) + 0.4 * back_speed * is_ego + hurry + hurry**2 / 4.0
             safe = (theirs > -np.where(must, 3.5, MOBIL_SAFE_MPS2)) & (back_gap > room)
             safe &= (gap > 2.0 + 0.3 * self.speed[b, i]) & (mine > -3.0) & ~(static & (gap < 60.0))
             safe &= (target >= 0) & (target < self.lane_count[b])
