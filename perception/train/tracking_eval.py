@@ -1,13 +1,16 @@
 """Scores of the tracker beside plain SORT on the same detections, by distance on the ground.
 
-Truths that count are those at least 30 % visible, 10 px high and within 60 m in some camera. A track that lies on any
-other agent is neither right nor wrong: it is left out.
+``python -m visuomotor.perception.train.tracking_eval``. Truths that count are at least 30 % visible, 10 px high and
+within 60 m in some camera. A track that lies on any other agent is neither right nor wrong: it is left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import argparse
+import json
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +27,14 @@ from visuomotor.perception.train.tracking_metrics import (
     count_sequence,
     pool,
 )
-from visuomotor.perception.train.tracks_data import TICK_S, EpisodeLog, TickLog, ground_distance
+from visuomotor.perception.train.tracks_data import (
+    TICK_S,
+    EpisodeLog,
+    TickLog,
+    ground_distance,
+    profile_cameras,
+    rollouts,
+)
 
 VISIBLE_MIN = 0.3
 RANGE_MAX_M = 60.0
@@ -104,3 +114,38 @@ def summarise_counts(counts: list[TrackingCounts]) -> dict[str, Any]:
         "idf1_interval": bootstrap(counts, lambda s: s.idf1),
         "episodes": len(counts),
     }
+
+
+def evaluate(logs: Iterable[EpisodeLog], cameras: Sequence[CameraModel]) -> dict[str, Any]:
+    """Scores of the tracker and of SORT over the same episodes."""
+    ours, plain = [], []
+    for log in logs:
+        ours.append(count_episode(log, run_tracker(log, lambda: Tracker(cameras)), cameras))
+        plain.append(count_episode(log, run_sort(log, len(cameras)), cameras))
+    return {"tracker": summarise_counts(ours), "sort": summarise_counts(plain)}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure on the first episodes of the evaluation split and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--episodes", type=int, default=20)
+    parser.add_argument("--detections", choices=("simulated", "rendered"), default="simulated")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args(arguments)
+    seeds = range(options.episodes)
+    if options.detections == "rendered":
+        from visuomotor.perception.train.graph_logs import rendered_rollouts  # needs the shipped detectors
+
+        logs = rendered_rollouts("evaluation", seeds)
+    else:
+        logs = rollouts("evaluation", seeds)
+    results = {"detections": options.detections, **evaluate(logs, profile_cameras())}
+    text = json.dumps(results, indent=1)
+    print(text)
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
