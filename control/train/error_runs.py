@@ -1,0 +1,117 @@
+"""Runs of the real perception on rendered frames, logged for the error model; fits it and draws its marginals.
+
+``python -m visuomotor.control.train.error_runs --seeds 0:20 --out runs/errors`` writes ``errors.json`` (copy it to the
+profile to train on it), ``marginals.png`` and ``marginals.json``. Cases are of the tuning split.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from visuomotor.control import guard_node, policy_node
+from visuomotor.control.inputs import CAMERA_NAMES
+from visuomotor.control.train.error_fit import fit_pairs
+from visuomotor.control.train.error_pairs import Scenes, collect, simulate, tracks_of
+from visuomotor.control.train.error_plots import plot_marginals
+from visuomotor.messages.camera import load_camera
+from visuomotor.messages.graph import Graph
+from visuomotor.messages.schema import Episode, Tracks, Truth
+from visuomotor.perception import node as perception_node
+from visuomotor.sim import node as world_node
+from visuomotor.sim.env import PROFILE
+from visuomotor.sim.error_parameters import ErrorParameters, save_errors
+from visuomotor.sim.visibility import CameraArrays
+
+DETECTORS = {
+    "camera_front": "drive-detector-front",
+    "camera_left": "drive-detector-side",
+    "camera_right": "drive-detector-side",
+}
+Log = list[tuple[Truth, Tracks]]
+
+
+def log_runs(
+    seeds: Sequence[int],
+    *,
+    split: str = "tune",
+    policy: str = "idm",
+    forecaster: str = "cv",
+    detectors: Mapping[str, str] = DETECTORS,
+    ticks_max: int = 400,
+    suite: str = "drive-v1",
+) -> Iterator[Log]:
+    """Truth and tracks of every tick of one episode per seed, on the real perception, cut after ``ticks_max``."""
+    cameras = [str(PROFILE / f"{name}.yaml") for name in CAMERA_NAMES]
+    perception = {
+        "cameras": cameras,
+        "detector": dict(detectors),
+        "forecaster": forecaster,
+        "device": "cpu",
+        "threads": 1,
+    }
+    graph = Graph(
+        [
+            world_node.create({"suite": suite, "split": split, "cameras": cameras, "render": True}),
+            perception_node.create(perception),
+            policy_node.create({"policy": policy, "device": "cpu"}),
+            guard_node.create({"enabled": True}),
+        ],
+        digest=False,
+    )
+    try:
+        graph.warm_up()
+        for index, seed in enumerate(seeds):
+            graph.reset(Episode(phase="reset", index=index, suite=suite, split=split, seed=seed))
+            log: Log = []
+            while len(log) < ticks_max:
+                sent = graph.tick()
+                truth, tracks = sent.get("truth"), sent.get("tracks")
+                if not isinstance(truth, Truth) or not isinstance(tracks, Tracks):
+                    break
+                log.append((truth, tracks))
+                if truth.end:
+                    break
+            yield log
+    finally:
+        graph.close()
+
+
+def compare(logs: Sequence[Log], out: Path, start: ErrorParameters, source: str) -> ErrorParameters:
+    """Fit the model to the logs, replay their truth under it, and write parameters, picture and figures to ``out``."""
+    cameras = CameraArrays.from_models([load_camera(PROFILE / f"{name}.yaml") for name in CAMERA_NAMES])
+    scenes = [Scenes.of([truth for truth, _ in log]) for log in logs]
+    real = collect([(s, [tracks_of(t) for _, t in log]) for s, log in zip(scenes, logs, strict=True)], cameras)
+    fitted = fit_pairs(real, start, source)
+    model = collect([(s, simulate(s, cameras, fitted, i)) for i, s in enumerate(scenes)], cameras)
+    out.mkdir(parents=True, exist_ok=True)
+    save_errors(fitted, out / "errors.json")
+    figures: dict[str, Any] = plot_marginals({"real": real, "model": model}, out / "marginals.png")
+    (out / "marginals.json").write_bytes(msgspec.json.format(msgspec.json.encode(figures), indent=1) + b"\n")
+    return fitted
+
+
+def main() -> None:
+    """Log, fit, draw."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--seeds", default="0:20", help="half-open range of tuning seeds")
+    parser.add_argument("--policy", default="idm")
+    parser.add_argument("--ticks", type=int, default=400, help="longest episode")
+    parser.add_argument("--out", type=Path, default=Path("runs/errors"))
+    options = parser.parse_args()
+    first, last = (int(part) for part in options.seeds.split(":"))
+    logs: list[Log] = []
+    for log in log_runs(range(first, last), policy=options.policy, ticks_max=options.ticks):
+        logs.append(log)
+        print(f"seed {first + len(logs) - 1}: {len(log)} ticks, end {log[-1][0].end or 'cut'}", flush=True)
+    ticks = sum(len(log) for log in logs)
+    source = f"fitted to {len(logs)} runs ({ticks} ticks) of split tune, seeds {options.seeds}, policy {options.policy}"
+    print(msgspec.json.format(msgspec.json.encode(compare(logs, options.out, ErrorParameters(), source))).decode())
+
+
+if __name__ == "__main__":
+    main()
