@@ -26,6 +26,7 @@ import zmq
 from visuomotor.messages.bus import Publisher, Subscriber
 from visuomotor.messages.run_directory import RunDirectory
 from visuomotor.messages.schema import CameraFrame, Header
+from visuomotor.messages.wire import new_image
 from visuomotor.messages.wiring import RunPlace
 
 HEIGHT, WIDTH = 384, 640
@@ -96,13 +97,15 @@ def measure(frames: int, interval_s: float) -> dict[str, dict[str, float]]:
             time.sleep(0.1)  # the last probes pass
             for index in range(frames):
                 time.sleep(interval_s)
-                image = images[index % len(images)]
+                image = new_image(HEIGHT, WIDTH)  # written just now, as by a camera
+                image[...] = images[index % len(images)]
                 way = WAYS[index % len(WAYS)]
                 for _ in range(10):
                     if way == "visuomotor":
                         header = Header(t_capture_ns=time.monotonic_ns(), tick=index, valid=True)
                         ours.publish("camera_front", CameraFrame(header=header, image=image))
                     else:
+                        image.flags.writeable = True
                         image.reshape(-1)[:8].view(np.int64)[0] = time.monotonic_ns()
                         raw.send(image, copy=way == "raw_pyzmq")
                     if answer.poll(1000):  # else a reader that slept too long has refused it as stale: send again

@@ -85,7 +85,7 @@ class Publisher:
     def publish(self, service: str, message: Message) -> None:
         """Send one message; its header must be complete. Raises WireError when it does not fit the schema."""
         head = self._head(service, message.header.episode, message.header.tick, frame.DATA)
-        data = wire.encode(service, message, head)
+        data = wire.encode_frame(service, message, head)
         if self.place.clock == "lockstep":
             with memoryview(data) as view:
                 self.digests.add(service, view[frame.BODY_START :])
@@ -104,7 +104,7 @@ class Publisher:
     def _head(self, service: str, episode: int, tick: int, kind: int) -> bytes:
         return frame.pack_head(service, self.place.run_id, frame.Head(time.monotonic_ns(), episode, tick, kind))
 
-    def _send(self, service: str, data: bytes) -> None:
+    def _send(self, service: str, data: bytes | memoryview) -> None:
         with contextlib.suppress(zmq.Again):  # a PUB socket drops, it never waits
             self._services[service].send(data, zmq.NOBLOCK, copy=False)
 

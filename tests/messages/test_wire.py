@@ -110,6 +110,32 @@ def test_every_truncation_and_extension_is_refused() -> None:
         decode("tracks", body + b"\0")
 
 
+@pytest.mark.parametrize("size", [(384, 640), (96, 320), (8, 8), (1, 30_000)])
+def test_new_image_goes_out_without_a_copy_and_with_the_same_bytes(size: tuple[int, int]) -> None:
+    image = wire.new_image(*size)
+    image[...] = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    message = schema.CameraFrame(header=schema.Header(tick=300, parents={"command": 70_000}, valid=True), image=image)
+    head = bytes(frame.HEAD.size)
+    copied = encode("camera_front", message, head)
+    first = wire.encode_frame("camera_front", message, head)
+    assert bytes(first) == copied
+    if image.nbytes >= 1 << 16:
+        assert np.shares_memory(np.frombuffer(first, np.uint8), image)
+        with pytest.raises(ValueError, match="read-only"):
+            image[0, 0, 0] = 1
+    message.header.seq = 9
+    again = wire.encode_frame("camera_front", message, head)
+    assert bytes(again) == encode("camera_front", message, head)
+    assert bytes(first) == copied, "a frame on its way is not written to"
+
+
+def test_parts_of_a_new_image_are_copied() -> None:
+    head = bytes(frame.HEAD.size)
+    for part in (np.s_[1:], np.s_[::-1], np.s_[:, ::2], np.s_[:, :, ::-1]):
+        message = schema.CameraFrame(image=wire.new_image(384, 640)[part])
+        assert wire.encode_frame("camera_front", message, head) == encode("camera_front", message, head)
+
+
 def forged(dtype: str, shape: list[int], data: bytes) -> bytes:
     return msgspec.msgpack.encode(((0, 0, 0, {}, True), (-40.0, 2.0, 2, 3.5, 10.0, 5.0), [(dtype, shape, data)]))
 
