@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -14,17 +14,13 @@ SOURCE = "world"  # the node that closes the loop: simulator, or the vehicle's c
 
 
 class NodeSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One process. ``module`` is "package.module:factory"; the factory takes ``config`` and returns the node.
-
-    ``needs`` are the services it cannot work without; ``restart`` is what the supervisor does when it dies.
-    """
+    """One process. ``module`` is "package.module:factory"; the factory takes ``config`` and returns the node."""
 
     name: str
     module: str
     config: dict[str, Any]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    restart: Literal["never", "on_death"] = "never"
 
 
 def make_table(profile: Profile, *, render: bool | None = None, camera: str = "", run_dir: str = "") -> list[NodeSpec]:

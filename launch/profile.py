@@ -44,9 +44,9 @@ class AssumedVehicle(_Strict):
 class Timeouts(_Strict):
     """How long to wait before something counts as dead, s."""
 
-    ready_s: float = pydantic.Field(60.0, gt=0.0)
-    step_s: float = pydantic.Field(20.0, gt=0.0)
-    stop_s: float = pydantic.Field(5.0, gt=0.0)
+    ready_s: float = pydantic.Field(default=60.0, gt=0.0)
+    step_s: float = pydantic.Field(default=20.0, gt=0.0)
+    stop_s: float = pydantic.Field(default=5.0, gt=0.0)
 
 
 class Profile(_Strict):
@@ -63,6 +63,7 @@ class Profile(_Strict):
     guard: bool = True
     device: Literal["auto", "cpu", "cuda", "tensorrt"] = "auto"
     threads: int = pydantic.Field(1, ge=1, le=64)
+    restart: Literal["never", "between_episodes"] = "never"  # of nodes that died; a fault stays a fault
     vehicle: AssumedVehicle | None = None
     timeouts: Timeouts = Timeouts()
 

@@ -25,6 +25,10 @@ def print_result(score: Score, console: Console | None = None, *, per_episode: b
     causes = ", ".join(f"{name} {count}" for name, count in score.guard_interventions.items())
     guard = f"acted on {100 * score.guard_tick_share:.1f} % of ticks" + (f" ({causes})" if causes else "")
     console.print(f"guard: {guard if score.guard else 'switched off'}", highlight=False)
+    for row in score.episodes:
+        if "frames_read" in row:
+            text = f"{row['frames_read']} frames read, {row['frames_published']} published"
+            console.print(f"camera: {text}, {row['frames_between_ticks']} between ticks of 10 Hz", highlight=False)
     for line in score.assumed:
         console.print(f"assumed: {line}", highlight=False)
 

@@ -80,7 +80,9 @@ def launch(profile: Profile, options: Options) -> int:
                 rows.append(row)
                 if outcome.fault is not None:
                     fault = outcome.fault
-                    break
+                    if profile.restart == "never" or seed == options.seeds[-1] or not supervisor.restart_dead():
+                        break
+                    live.say(f"{fault.node} {fault.text}; dead nodes were started anew")
         if profile.task == "vehicle":
             _add_vehicle_counts(rows, run_dir.path)
         score = make_score(profile, collector, rows, bundles, faults)

@@ -70,7 +70,7 @@ class LastStop:
     def step(self, tick: Any, inputs: Any) -> Mapping[str, Any]:
         """As the node."""
         self._tick = tick
-        return self._node.step(tick, inputs)  # type: ignore[no-any-return]
+        return self._node.step(tick, inputs)
 
     def close(self) -> None:
         """Brake to a stop first when the supervisor has died during an episode."""

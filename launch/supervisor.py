@@ -171,6 +171,23 @@ class Supervisor:
             fault, end = self._end_fault, "fault"
         return Outcome(end=end, fault=fault, stopped=stopped, topic_digests=digests)
 
+    def restart_dead(self) -> bool:
+        """Start dead nodes anew, for the next episode; False after an interrupt, or when they do not come up."""
+        dead = [spec.name for spec in self.table if spec.name in self.coordinator.dead]
+        if self._interrupts or not dead:
+            return False
+        for name in dead:
+            self.processes.start_one(name)
+            self.coordinator.expect(name)
+            self._fault_text.pop(name, None)
+        deadline = time.monotonic() + self.timeouts.ready_s
+        while self.coordinator.dead:
+            self.coordinator.admit()
+            self.coordinator.poll(POLL_S)
+            if self._interrupts or time.monotonic() > deadline or self.processes.find_dead():
+                return False
+        return True
+
     def _reset(self, episode: Episode) -> Fault | None:
         """None when all nodes have reset themselves."""
         try:

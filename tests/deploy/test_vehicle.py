@@ -229,6 +229,7 @@ sys.meta_path.insert(0, Block())
 """
 
 
+@pytest.mark.slow
 def test_launch_vehicle_plays_a_video_through_the_whole_graph_without_torch_and_simulator(
     video: Path, tmp_path: Path
 ) -> None:

@@ -144,6 +144,7 @@ def test_a_bundle_of_another_kind_and_a_tampered_one(tmp_path: Path, capsys: pyt
     assert "model.onnx: sha256: expected" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_observation_of_another_layout_is_refused_by_the_node(tmp_path: Path) -> None:
     pytest.importorskip("pybullet")
     bundle = make_policy(tmp_path / "policy")

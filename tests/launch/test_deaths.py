@@ -55,6 +55,7 @@ def is_driving(process: subprocess.Popen[str], run_dir: Path) -> Callable[[], bo
     return check
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clock", ["lockstep", "realtime"])
 def test_when_the_supervisor_is_killed_the_world_brakes_and_nobody_stays(tmp_path: Path, clock: str) -> None:
     run_dir = tmp_path / "run"

@@ -20,6 +20,7 @@ from visuomotor.messages.bus import Received
 from visuomotor.messages.run_directory import RunDirectory
 from visuomotor.messages.schema import Command, Episode, Truth
 
+pytestmark = pytest.mark.slow
 NODES = Path(__file__).parent / "nodes"
 CLOCKS = ("lockstep", "realtime")
 
@@ -46,7 +47,12 @@ def make_toy_table(**world: object) -> list[NodeSpec]:
 
 
 def run_toy(
-    tmp_path: Path, clock: str, seeds: tuple[int, ...] = (0,), on_tick: object = None, **world: object
+    tmp_path: Path,
+    clock: str,
+    seeds: tuple[int, ...] = (0,),
+    on_tick: object = None,
+    restart: bool = False,
+    **world: object,
 ) -> tuple[list[Outcome], list[Received]]:
     """Run episodes; ``on_tick(tick, supervisor)`` is called with the number of every truth."""
     seen: list[Received] = []
@@ -65,6 +71,8 @@ def run_toy(
 
         for index, seed in enumerate(seeds):
             outcomes.append(supervisor.run_episode(Episode(phase="reset", index=index, seed=seed), on_message))
+            if restart and outcomes[-1].fault is not None:
+                assert supervisor.restart_dead()
     return outcomes, seen
 
 
@@ -162,6 +170,20 @@ def test_a_frozen_node_is_found_killed_and_named(tmp_path: Path, clock: str) -> 
     assert outcome.stopped
     assert last_truth(seen).speed_mps < 0.1
     assert time.monotonic() - started < 20.0
+
+
+def test_a_dead_node_is_restarted_between_episodes(tmp_path: Path) -> None:
+    killed: list[int] = []
+
+    def kill(tick: int, supervisor: Supervisor) -> None:
+        if tick >= 3 and not killed:
+            killed.append(tick)
+            os.kill(supervisor.processes.pid("policy"), signal.SIGKILL)
+
+    outcomes, _ = run_toy(tmp_path, "lockstep", seeds=(7, 7), on_tick=kill, restart=True, length_m=40.0, step_s=0.01)
+    assert [o.end for o in outcomes] == ["fault", "goal"]
+    alone, _ = run_toy(tmp_path, "lockstep", seeds=(7,), length_m=40.0)
+    assert outcomes[1].topic_digests == alone[0].topic_digests
 
 
 def test_a_node_that_raises_is_quoted(tmp_path: Path) -> None:
