@@ -188,7 +188,7 @@ def _episode(
     false: list[tuple[float, ...]] = []
     for tick, perceived in enumerate(tracks):
         here = np.flatnonzero(perceived.present[0])
-        agents = np.flatnonzero(inside[tick])
+        agents = np.flatnonzero(scenes.agent_present[tick])  # also beyond the range: their tracks are not false
         distance = np.linalg.norm(
             perceived.position_m[0, here][:, None] - position[tick, agents][None], axis=2, ord=2
         ).reshape(len(here), len(agents))

@@ -81,7 +81,7 @@ def fitted(pairs):
         ("latency_s", 0.3),
         ("velocity_per_m", 0.45),
         ("birth_hits", 0.26),
-        ("identity_switches_per_s", 0.5),
+        ("identity_switches_per_s", 0.7),
         ("false_alarms_per_s", 0.5),
         ("velocity_lag_s", 0.5),
         ("position_correlation_s", 0.5),

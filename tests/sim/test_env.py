@@ -157,7 +157,7 @@ def test_observations_lie_in_the_space_through_random_driving(make):
 
 def test_listed_cases_are_played_once_each_whatever_the_number_of_worlds(make):
     def play(count):
-        env = make(count, split="tune", case_seeds=range(3), perception="blind")
+        env = make(count, split="tune", case_seeds=range(3), perception="blind", time_limit_s=5.0)
         env.reset(seed=0)
         found = {}
         while not env.idle.all():
