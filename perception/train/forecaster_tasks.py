@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from visuomotor.deploy.export.forecaster import export_forecaster
-from visuomotor.deploy.runtime.bundle import Bundle
+from visuomotor.deploy.runtime.bundle import Bundle, write_bundle
 from visuomotor.perception.baseline_forecasters import ConstantVelocity, Kalman
 from visuomotor.perception.forecaster import Forecaster, load_forecaster
 from visuomotor.perception.train import eth_ucy
@@ -91,30 +91,23 @@ def train_forecaster(
         "machine": f"{platform.machine()}, {torch.get_num_threads()} thread",
     }
 
-    def write(metrics: dict[str, Any], text: str) -> Bundle:
-        return export_forecaster(
-            result.network,
-            Path(out),
-            task=task,
-            training=training,
-            metrics=metrics,
-            report=text,
-            code_revision=_revision(),
-        )
-
-    bundle = write({}, "")  # scored as it will run, so it has to exist first
-    if task == "drive":
-        scores = eval_forecaster(str(out), data=root, report=report)
-        brief = {
-            name: {metric: value for metric, value in scores["forecasters"]["lstm"][name].items()}
-            for name in scores["forecasters"]["lstm"]
-        }
-        bundle = write(brief, drive_report(scores, result, training))
+    bundle = export_forecaster(
+        result.network, Path(out), task=task, training=training, metrics={}, report="", code_revision=_revision()
+    )
+    if task == "drive":  # scored as it will run, so it has to exist first
+        scores = eval_forecaster(bundle.path, data=root, report=report)
+        bundle = _describe(bundle, scores["forecasters"]["lstm"], drive_report(scores, result, training))
     else:
-        scores = {"validation": {"best_score_m": result.best_score}}
-        bundle = write(scores, _eth_report(result, training))
+        bundle = _describe(bundle, {"validation_score_m": result.best_score}, _eth_report(result, training))
     report(f"wrote {bundle.path}")
     return bundle
+
+
+def _describe(bundle: Bundle, metrics: dict[str, Any], text: str) -> Bundle:
+    """The same bundle with metrics and report."""
+    meta = msgspec.structs.replace(bundle.meta, metrics=metrics)
+    model = bundle.model_path.read_bytes()
+    return write_bundle(bundle.path, model=model, meta=meta, report=text, weights=bundle.weights_path)
 
 
 def eval_forecaster(

@@ -37,7 +37,7 @@ class TrainingSettings:
     warm_up_steps: int = 200
     ema_decay: float = 0.998
     patience: int = 8  # epochs without a better validation score
-    time_limit_s: float = math.inf
+    time_limit_s: float = math.inf  # of processor time
     steps_per_epoch: int | None = None  # None: all batches
     weights: LossWeights = field(default_factory=LossWeights)
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -131,7 +131,7 @@ def train(
         rng = np.random.default_rng([settings.seed, state["epoch"]])
     report(f"{len(train_set)} agents in {len(bounds) - 1} scenes, {per_epoch} steps an epoch, {settings.epochs} epochs")
     writer = SummaryWriter(str(folder / "events"))
-    started = time.monotonic() - state["seconds"]
+    started = time.process_time() - state["seconds"]  # of this process: a busy machine must not end a training
     while state["epoch"] < settings.epochs:
         network.train()
         sums: dict[str, float] = {}
@@ -162,7 +162,7 @@ def train(
             for name, value in {**parts, "total": float(loss.detach())}.items():
                 sums[name] = sums.get(name, 0.0) + value
         state["epoch"] += 1
-        state["seconds"] = time.monotonic() - started
+        state["seconds"] = time.process_time() - started
         scores = validation_score(average, validation_set)
         for name, value in sums.items():
             writer.add_scalar(f"train/{name}", value / max(taken, 1), state["epoch"])
