@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -49,16 +50,14 @@ def launch(profile: Profile, options: Options) -> int:
     cameras = {name: load_camera(Path(f)) for name, f in zip(profile.cameras, profile.camera_files, strict=True)}
     wants_frames = options.report is not None or options.view
     parse_injections(options.inject, [spec.name for spec in make_table(profile)])
-    for path in (options.report, options.json_file.parent if options.json_file else None):
-        if path is not None:
-            path.mkdir(parents=True, exist_ok=True)
-    path = options.run_dir or Path("runs") / time.strftime(f"{profile.task}-%Y%m%d-%H%M%S")
+    _make_folders(options)
+    view = _open_view() if options.view else None
+    path = options.run_dir or Path("runs") / time.strftime(f"{profile.task}-%Y%m%d-%H%M%S-{os.getpid()}")
     with RunDirectory(path) as run_dir:
         table = make_table(
             profile, render=True if wants_frames else None, camera=options.camera, run_dir=str(run_dir.path)
         )
         faults = parse_injections(options.inject, [spec.name for spec in table])
-        view = _open_view() if options.view else None
         frames = tuple(cameras) if wants_frames else ()
         collector = RunCollector([spec.name for spec in table], capture=options.report is not None, view=view)
         supervisor = Supervisor(
@@ -93,6 +92,16 @@ def launch(profile: Profile, options: Options) -> int:
             where = f"log: {supervisor.processes.log_path(fault.node)}" if fault.node in collector.nodes else ""
             sys.stderr.write(f"visuomotor: fault: {fault.node} {fault.text}; {stood}. {where}\n")
         return 0 if fault is None else 1
+
+
+def _make_folders(options: Options) -> None:
+    """Make the folders of what will be written: a path that cannot be is found out before the drive."""
+    for option, path in (("--report", options.report), ("--json", options.json_file and options.json_file.parent)):
+        if path is not None:
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise ValueError(f"{option}: {path} cannot be made ({error.strerror})") from error
 
 
 def check_bundles(profile: Profile) -> dict[str, Bundle]:

@@ -23,7 +23,8 @@ rm -rf "$root/build" # or a module deleted since the last build would still be p
 
 echo "== tests"
 if [ $# -gt 0 ]; then
-    exec "$bin/python" -m pytest "$@"
+    "$bin/python" -m pytest "$@"
+    exit
 fi
 # The fast ones share the cores; whole runs of the graph keep time, so they have the machine to themselves.
 "$bin/python" -m pytest -n 2 --dist loadfile -m "not slow"
