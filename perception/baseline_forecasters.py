@@ -5,10 +5,13 @@ The fans, spreads and filter constants below were tuned on the tuning split as t
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from visuomotor.messages.schema import CLASS_NAMES
 from visuomotor.perception.forecaster import (
+    FUTURES,
     HISTORY_SAMPLES,
     HORIZON_STEPS,
     STEP_S,
@@ -16,31 +19,33 @@ from visuomotor.perception.forecaster import (
     checked_history,
 )
 
-# Per class (car, truck, cyclist, pedestrian, cone): the future's change of heading (rad) and its factor of speed.
-FAN_HEADING_RAD = np.array(
-    [
-        [0.0, 0.10, -0.10, 0.0, 0.0, 0.0],
-        [0.0, 0.10, -0.10, 0.0, 0.0, 0.0],
-        [0.0, 0.20, -0.20, 0.0, 0.0, 0.0],
-        [0.0, 0.40, -0.40, 0.0, 0.0, 0.0],
-        [0.0, 0.10, -0.10, 0.0, 0.0, 0.0],
-    ]
+
+class FanTable(NamedTuple):
+    """The six futures of every class (car, truck, cyclist, pedestrian, cone): change of heading and factor of speed."""
+
+    heading_rad: np.ndarray  # [classes, K]
+    speed_factor: np.ndarray  # [classes, K]
+
+
+def _fan(*rows: tuple[float, float, float, float]) -> FanTable:
+    """Rows of one class each: the heading of the two turning futures and the factors of the three straight ones."""
+    heading = [[0.0, turn, -turn, 0.0, 0.0, 0.0] for turn, *_ in rows]
+    factor = [[1.0, 1.0, 1.0, *factors] for _, *factors in rows]
+    return FanTable(np.array(heading), np.array(factor))
+
+
+CV_FAN = _fan(
+    (0.15, 0.8, 0.5, 1.5), (0.15, 0.0, 0.6, 1.5), (0.2, 0.8, 0.5, 1.15), (0.2, 0.0, 0.2, 0.7), (0.6, 0.2, 0.4, 0.0)
 )
-FAN_SPEED_FACTOR = np.array(
-    [
-        [1.0, 1.0, 1.0, 0.8, 0.5, 1.15],
-        [1.0, 1.0, 1.0, 0.8, 0.5, 1.15],
-        [1.0, 1.0, 1.0, 0.8, 0.5, 1.15],
-        [1.0, 1.0, 1.0, 0.7, 0.2, 1.20],
-        [1.0, 1.0, 1.0, 0.7, 0.4, 0.0],
-    ]
+KALMAN_FAN = _fan(
+    (0.15, 0.8, 0.5, 1.5), (0.1, 0.0, 0.6, 1.5), (0.2, 0.8, 0.5, 1.15), (0.45, 0.0, 1.5, 0.5), (0.6, 1.5, 0.5, 0.0)
 )
 FAN_PROBABILITY = np.array([0.5, 0.1, 0.1, 0.1, 0.1, 0.1])
-CV_SAMPLES = 6  # samples of the velocity's least-squares line
+CV_SAMPLES = 11  # samples of the velocity's least-squares line
 CV_SPREAD_START_M = 0.5
 CV_SPREAD_GROWTH_MPS = 0.8
-KALMAN_MEASUREMENT_M = np.array([0.35, 0.40, 0.30, 0.25, 0.20])
-KALMAN_ACCELERATION_MPS2 = np.array([1.5, 1.0, 0.8, 0.8, 0.02])
+KALMAN_MEASUREMENT_M = np.array([0.8, 0.2, 0.3, 1.2, 0.8])
+KALMAN_ACCELERATION_MPS2 = np.array([2.5, 4.0, 0.8, 0.02, 0.5])
 KALMAN_SPEED_PRIOR_MPS = np.array([10.0, 10.0, 5.0, 1.5, 0.1])
 
 
@@ -61,22 +66,21 @@ def line_velocity(history_m: np.ndarray, present: np.ndarray, samples: int, step
 class _Fan:
     """Fan of futures around a straight line, shared by both baselines."""
 
-    def __init__(self, futures: int, history_samples: int, horizon_steps: int, step_s: float) -> None:
-        if not 1 <= futures <= FAN_HEADING_RAD.shape[1]:
-            raise ValueError(f"futures: expected 1 to {FAN_HEADING_RAD.shape[1]}, got {futures}")
+    def __init__(self, fan: FanTable, futures: int, history_samples: int, horizon_steps: int, step_s: float) -> None:
+        if not 1 <= futures <= FUTURES:
+            raise ValueError(f"futures: expected 1 to {FUTURES}, got {futures}")
         self.futures = futures
         self.history_samples = history_samples
         self.horizon_steps = horizon_steps
         self.step_s = step_s
-        self.fan_heading_rad = FAN_HEADING_RAD
-        self.fan_speed_factor = FAN_SPEED_FACTOR
+        self.fan = fan
 
     def _spread_out(
         self, position_m: np.ndarray, velocity_mps: np.ndarray, class_id: np.ndarray, sigma_m: np.ndarray
     ) -> Futures:
         """Futures from position [A, 2], velocity [A, 2] and sigma [A, T, 2]."""
-        heading = self.fan_heading_rad[class_id, : self.futures]
-        factor = self.fan_speed_factor[class_id, : self.futures]
+        heading = self.fan.heading_rad[class_id, : self.futures]
+        factor = self.fan.speed_factor[class_id, : self.futures]
         cos, sin = factor * np.cos(heading), factor * np.sin(heading)
         vx, vy = velocity_mps[:, None, 0], velocity_mps[:, None, 1]
         velocity = np.stack([cos * vx - sin * vy, sin * vx + cos * vy], axis=-1)  # [A, K, 2]
@@ -94,14 +98,14 @@ class ConstantVelocity(_Fan):
 
     def __init__(
         self,
-        futures: int = FAN_HEADING_RAD.shape[1],
+        futures: int = FUTURES,
         *,
         history_samples: int = HISTORY_SAMPLES,
         horizon_steps: int = HORIZON_STEPS,
         step_s: float = STEP_S,
         velocity_samples: int = CV_SAMPLES,
     ) -> None:
-        super().__init__(futures, history_samples, horizon_steps, step_s)
+        super().__init__(CV_FAN, futures, history_samples, horizon_steps, step_s)
         self.velocity_samples = velocity_samples
 
     def predict(self, history_m: np.ndarray, present: np.ndarray, class_id: np.ndarray, scene: np.ndarray) -> Futures:
@@ -123,13 +127,13 @@ class Kalman(_Fan):
 
     def __init__(
         self,
-        futures: int = FAN_HEADING_RAD.shape[1],
+        futures: int = FUTURES,
         *,
         history_samples: int = HISTORY_SAMPLES,
         horizon_steps: int = HORIZON_STEPS,
         step_s: float = STEP_S,
     ) -> None:
-        super().__init__(futures, history_samples, horizon_steps, step_s)
+        super().__init__(KALMAN_FAN, futures, history_samples, horizon_steps, step_s)
         self.measurement_m = KALMAN_MEASUREMENT_M
         self.acceleration_mps2 = KALMAN_ACCELERATION_MPS2
         self.speed_prior_mps = KALMAN_SPEED_PRIOR_MPS
@@ -172,4 +176,4 @@ class Kalman(_Fan):
         return self._spread_out(position, velocity, classes, sigma)
 
 
-assert FAN_HEADING_RAD.shape == FAN_SPEED_FACTOR.shape == (len(CLASS_NAMES), len(FAN_PROBABILITY))
+assert CV_FAN.heading_rad.shape == KALMAN_FAN.speed_factor.shape == (len(CLASS_NAMES), FUTURES)

@@ -1,16 +1,19 @@
 """Tuning of the baseline forecasters on the tuning split: as carefully as what they are compared with.
 
-Writes nothing: prints the constants of ``perception.baseline_forecasters``.
+``python -m visuomotor.perception.train.forecaster_fans data/tracks/tune.npz`` prints the constants of
+``perception.baseline_forecasters``.
 """
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
 from visuomotor.messages.schema import CLASS_NAMES
-from visuomotor.perception.baseline_forecasters import ConstantVelocity, Kalman
+from visuomotor.perception.baseline_forecasters import ConstantVelocity, FanTable, Kalman
 from visuomotor.perception.train.forecaster_data import SceneSet
 from visuomotor.perception.train.forecaster_metrics import score_agents
 
@@ -55,8 +58,8 @@ def tune_motion(data: SceneSet, report: Callable[[str], None] = print) -> tuple[
 
 def tune_fan(forecaster: ConstantVelocity | Kalman, data: SceneSet, report: Callable[[str], None] = print) -> None:
     """Headings and speed factors of the six futures of every class, in place, by coordinate descent on minADE."""
-    heading, factor = forecaster.fan_heading_rad.copy(), forecaster.fan_speed_factor.copy()
-    forecaster.fan_heading_rad, forecaster.fan_speed_factor = heading, factor
+    heading, factor = forecaster.fan.heading_rad.copy(), forecaster.fan.speed_factor.copy()
+    forecaster.fan = FanTable(heading, factor)
     for class_id, name in enumerate(CLASS_NAMES):
         part = data.take(data.class_id == class_id)
         if not len(part):
@@ -90,3 +93,25 @@ def _try(
     for array, slot, value in old:
         array[class_id, slot] = value
     return best
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Tune both baselines and print what they became."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("samples", type=Path, nargs="+")
+    options = parser.parse_args(arguments)
+    data = SceneSet.concatenate([SceneSet.load(path) for path in options.samples])
+    data = data.take(data.scored)
+    count, kalman = tune_motion(data)
+    line = ConstantVelocity(velocity_samples=count)
+    tune_fan(line, data)
+    full = Kalman()
+    full.measurement_m, full.acceleration_mps2 = kalman.measurement_m, kalman.acceleration_mps2
+    tune_fan(full, data)
+    print(f"velocity samples {count}, measurement {full.measurement_m}, acceleration {full.acceleration_mps2}")
+    for name, fan in (("cv", line.fan), ("kalman", full.fan)):
+        print(name, np.concatenate([fan.heading_rad[:, 1:2], fan.speed_factor[:, 3:]], 1).tolist())
+
+
+if __name__ == "__main__":
+    main()

@@ -15,7 +15,7 @@ class LossWeights:
     best: float = 1.0  # distance of the nearest future
     central: float = 1.0  # expected distance under the probabilities
     others: float = 0.05  # distance of all other futures: keeps unused ones near the truth
-    likelihood: float = 0.05  # mixture NLL per step
+    likelihood: float = 0.2  # mixture NLL per step
     choice: float = 0.2  # cross-entropy towards the nearest future
 
 

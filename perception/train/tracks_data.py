@@ -32,8 +32,10 @@ PROFILE = Path(__file__).resolve().parents[2] / "launch" / "profiles" / "drive"
 CAMERAS = ("camera_front", "camera_left", "camera_right")
 SPLIT_EPISODES = {"train": 360, "tune": 60, "evaluation": 100}
 SAMPLE_TICKS = {"train": 8, "tune": 10, "evaluation": 10}
+RARE_TICKS = 2  # scenes in which somebody brakes or crosses are sampled this often
 MANOEUVRE_TICKS = 5  # a manoeuvre that lasts this long within the horizon names the sample
 PRECEDENCE = ("crossing", "lane_change", "brake")
+RARE = (MANOEUVRES.index("crossing"), MANOEUVRES.index("brake"))
 
 
 @dataclass
@@ -84,7 +86,7 @@ def profile_cameras() -> list[CameraModel]:
 
 
 def rollouts(
-    split: str, seeds: Sequence[int], *, suite: str = "drive-v1", worlds: int = 8, limit_s: float = 45.0
+    split: str, seeds: Sequence[int], *, suite: str = "drive-v1", worlds: int = 8, limit_s: float = 40.0
 ) -> Iterator[EpisodeLog]:
     """Episodes of the split, driven by IDM + MOBIL on truth with disturbances, one by one as they end.
 
@@ -169,7 +171,7 @@ def match_truth(tick: TickLog) -> np.ndarray:
 
 
 def samples(log: EpisodeLog, every: int) -> SceneSet | None:
-    """Samples of one episode, one scene every ``every`` ticks; None when it holds none.
+    """Samples of one episode, a scene every ``every`` ticks, more often while somebody brakes or crosses; or None.
 
     A sample is named by what its agent does for at least half a second within the horizon: crossing, lane change,
     brake, otherwise static when it stands throughout, otherwise straight.
@@ -181,7 +183,8 @@ def samples(log: EpisodeLog, every: int) -> SceneSet | None:
     scene = 0
     for k, tick in enumerate(log.ticks):
         past, present = history.update(tick.tracks.track_id, tick.tracks.odom_position_m, tick.tracks.unseen_s)
-        if k % every or k < 3 or not len(past):
+        rare = np.isin(tick.manoeuvre, RARE).any() and k % RARE_TICKS == 0
+        if not (rare or k % every == 0) or k < 3 or not len(past):
             continue
         matched = match_truth(tick)
         count = len(matched)

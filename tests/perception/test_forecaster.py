@@ -245,5 +245,7 @@ def test_the_node_answers_an_empty_world() -> None:
 
 
 def test_fans_have_one_row_per_class() -> None:
-    assert ConstantVelocity().fan_heading_rad.shape == (len(CLASS_NAMES), FUTURES)
-    assert ConstantVelocity().fan_heading_rad[:, 0] == pytest.approx(0.0)
+    for fan in (ConstantVelocity().fan, Kalman().fan):
+        assert fan.heading_rad.shape == fan.speed_factor.shape == (len(CLASS_NAMES), FUTURES)
+        assert fan.heading_rad[:, 0] == pytest.approx(0.0)
+        assert fan.speed_factor[:, 0] == pytest.approx(1.0)
