@@ -76,14 +76,15 @@ def find_threat(
     if not found.any():
         return Threat()
     contact = time[hit.argmax(axis=1)]
-    room = np.maximum(gap - settings.margin_m - np.maximum(closing, 0.0) * settings.delay_s, 0.05)
+    margin = np.minimum(settings.margin_m, 0.3 * gap)  # a car that creeps up to a bumper is no emergency
+    room = np.maximum(gap - margin - np.maximum(closing, 0.0) * settings.delay_s, 0.05)
     stop_short = np.square(np.maximum(closing, 0.0)) / (2.0 * room)
     # A crossing object may have left by the time a slower car arrives.
     steps = len(time)
     last = steps - 1 - abreast[:, ::-1].argmax(axis=1)
     clear = time[last] + settings.step_s
     braking = np.maximum(clear - settings.delay_s, 0.05)
-    arrive_late = 2.0 * np.maximum(closing * clear - gap + settings.margin_m, 0.0) / np.square(braking)
+    arrive_late = 2.0 * np.maximum(closing * clear - gap + margin, 0.0) / np.square(braking)
     leaves = last < steps - 1
     required = np.where(leaves, np.minimum(stop_short, arrive_late), stop_short)
     required = np.where(found, required, 0.0)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import msgspec
 import numpy as np
 
@@ -29,7 +27,9 @@ class IdmMobilSettings(msgspec.Struct, frozen=True, kw_only=True):
     time_headway_s: float = 1.2
     min_gap_m: float = 2.5
     standing_gap_m: float = 8.0  # behind what stands in the lane: room to steer out
-    passing_gap_m: float = 1.0  # the same once steering out
+    passing_gap_m: float = 1.0  # left when steering out
+    swing: float = 0.4  # way sideways per way ahead when creeping
+    swing_gap_m: float = 6.0  # kept behind what stands when steering out has to wait
     curve_lateral_mps2: float = 2.1
     person_margin_m: float = 0.7  # beside the car's body
     vehicle_margin_m: float = 0.3
@@ -146,13 +146,14 @@ class IdmMobilDriver:
         overlap = ahead & (np.abs(aside) < reach)
         # Way still to go sideways until the body is past the track on the target's side.
         sideways = reach + aside * side
-        lateral = np.minimum(s.lateral_speed_mps, 0.4 * np.maximum(speed, 1.0))[:, None]
+        creep = np.maximum(speed, 0.3)  # from standstill, too, going sideways takes a way ahead
+        lateral = np.minimum(s.lateral_speed_mps, s.swing * creep)[:, None]
         time = sideways / lateral + 0.5
-        closing = np.maximum(speed[:, None] - np.maximum(scene.s_speed_mps, 0.0), 0.0)
+        closing = np.maximum(creep[:, None] - np.maximum(scene.s_speed_mps, 0.0), 0.0)
         passes = (np.abs(away) > 0.3)[:, None] & (sideways < np.abs(away)[:, None] + 0.2)
         passes &= scene.gap_ahead_m > closing * time + s.passing_gap_m
-        changing = np.abs(away) > 0.5
-        gap = np.where(changing, s.passing_gap_m, s.min_gap_m)[:, None]
+        standing = (np.abs(scene.s_speed_mps) < STATIONARY_MPS) & (inputs.class_id != PEDESTRIAN)
+        gap = np.where(standing & (np.abs(away) > 0.5)[:, None], s.swing_gap_m, s.min_gap_m)
         body = np.where(overlap & ~passes, self._follow(inputs, scene, speed, gap), FREE_MPS2).min(axis=1)
         return np.minimum(acceleration, body)
 
@@ -215,15 +216,3 @@ class IdmMobilDriver:
         blocked |= follower_gap_m[rows, lane] < 0.5 * closing_mps[rows, lane]
         early = np.abs(scene.lane_offset_m) < 0.6
         self._target[under_way & blocked & early] = -1
-
-
-def with_constant_velocity(inputs: DriveInputs, steps: int = 15, step_s: float = 0.2) -> DriveInputs:
-    """The inputs with one future per track, straight on at its present velocity."""
-    time = (np.arange(steps) + 1.0) * step_s
-    way = inputs.track_velocity_mps[:, :, None, None, :] * time[:, None]
-    return dataclasses.replace(
-        inputs,
-        forecast_m=(inputs.track_position_m[:, :, None, None, :] + way).astype(np.float32),
-        forecast_probability=np.ones((*inputs.track_present.shape, 1), np.float32),
-        forecast_step_s=step_s,
-    )

@@ -7,7 +7,6 @@ import pytest
 
 from visuomotor.control.action import decode_acceleration, decode_lateral
 from visuomotor.control.baselines import IdmMobilDriver, RandomDriver
-from visuomotor.control.idm_driver import with_constant_velocity
 from visuomotor.control.inputs import DriveInputs
 from visuomotor.messages.schema import CONE, CYCLIST, PEDESTRIAN, TRUCK
 
@@ -98,13 +97,6 @@ def test_worlds_of_a_batch_are_independent_and_reset_by_mask(make_inputs: Make):
     np.testing.assert_array_equal(driver.act(free)[:, 1], [0.0, 1.0, 0.0])  # world 1 is still changing lane
     driver.reset()
     assert (driver.act(free)[:, 1] == 0.0).all()
-
-
-def test_constant_velocity_futures(make_inputs: Make):
-    inputs = with_constant_velocity(make_inputs([{"s": 10.0, "d": 3.5, "speed": 5.0, "across": -1.0}]))
-    assert inputs.forecast_m.shape == (1, 32, 1, 15, 2)
-    np.testing.assert_allclose(inputs.forecast_m[0, 0, 0, -1], [25.0, -3.0], atol=1e-5)
-    assert inputs.forecast_probability[0, 0, 0] == 1.0
 
 
 def test_random_driver_repeats_with_its_seed(make_inputs: Make):
