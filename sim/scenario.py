@@ -46,12 +46,12 @@ SUITES: dict[str, Suite] = {
             "queue": 0.30,
             "broken_down": 0.30,
             "closed_lane": 0.25,
-            "pedestrian": 0.40,
+            "pedestrian": 0.45,
             "cyclist": 0.20,
         },
         blind_spot_given_obstacle=0.45,
         background=(6, 14),
-        late_walkers=0.35,
+        late_walkers=0.5,
         ego_lane_share=0.85,
     )
 }
@@ -182,7 +182,7 @@ class _CaseBuilder:
             if kind in ("broken_down", "closed_lane") and len(self.events) + len(kinds) - i - 1 < EVENTS_MAX:
                 self._hide_a_car(place)
         self._background()
-        waiting = sum(12.0 if event.kind in ("queue", "pedestrian", "blind_spot") else 8.0 for event in self.events)
+        waiting = sum(9.0 if event.kind in ("queue", "pedestrian", "blind_spot") else 6.0 for event in self.events)
         suite, split, seed = self.names
         return DriveCase(
             suite=suite,
@@ -195,7 +195,7 @@ class _CaseBuilder:
             events=tuple(self.events),
             looks_seed=int(rng.integers(2**31)),
             stream_seed=int(rng.integers(2**31)),
-            time_limit_s=round(2.0 * road.length_m / self.limit + 15.0 + waiting, 1),
+            time_limit_s=round(1.4 * road.length_m / self.limit + 10.0 + waiting, 1),
         )
 
     def _draw_kinds(self) -> list[str]:

@@ -125,4 +125,4 @@ def test_an_obstacle_never_closes_the_whole_road() -> None:
 
 def test_time_limits_leave_room_for_waiting() -> None:
     for case in CASES:
-        assert case.time_limit_s > 1.9 * case.road.length_m / case.road.speed_limit_mps + 15.0
+        assert case.time_limit_s > 1.4 * case.road.length_m / case.road.speed_limit_mps + 15.0
