@@ -8,6 +8,10 @@ Engine and brakes are velocity motors with a bounded torque, so that a brake sto
 from __future__ import annotations
 
 import math
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
 
@@ -68,7 +72,8 @@ class Car:
     """One car in a PyBullet client of its own; the same resets and commands give the same states bit for bit."""
 
     def __init__(self) -> None:
-        self._client = BulletClient(pybullet.DIRECT)
+        with _silent():
+            self._client = BulletClient(pybullet.DIRECT)
         # Bound once: BulletClient looks each function up anew at every call, which costs a tenth of a step.
         own = {"physicsClientId": self._client._client}
         self._set_motors = partial(pybullet.setJointMotorControlArray, **own)
@@ -226,6 +231,20 @@ class Car:
     def close(self) -> None:
         """Disconnect the PyBullet client."""
         self._client.disconnect()
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep PyBullet, which prints from C on connecting, out of the standard output that machines read."""
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def attitude(

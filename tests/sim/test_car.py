@@ -130,3 +130,8 @@ def test_attitude_leans_out_and_dives() -> None:
     assert pitch[0] > 0.01  # nose down when braking
     assert roll[1] == pytest.approx(2.0 * ROLL_RAD_PER_MPS2, rel=1e-3)  # right side down when turning left
     assert roll[0] == pitch[1] == 0.0
+
+
+def test_connecting_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    Car().close()
+    assert capfd.readouterr().out == ""
