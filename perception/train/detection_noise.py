@@ -172,7 +172,7 @@ def _as_message(rows: list[tuple], cameras: tuple[str, ...]) -> Detections:
     arrays = [
         np.array(column, kind).reshape(-1, *shape) for column, kind, shape in zip(columns, types, shapes, strict=True)
     ]
-    arrays[7] = ((arrays[7] + np.pi) % (2 * np.pi) - np.pi).astype(f32)
+    arrays[7] = (np.mod(arrays[7] + np.pi, 2 * np.pi) - np.pi).astype(f32)
     names = (
         "camera_index", "class_id", "score", "box_px", "ground_px", "ego_position_m", "ego_covariance_m2",
         "heading_rad", "size_m",

@@ -57,13 +57,13 @@ def load_windows(path: Path, min_complete: int = 2) -> SceneSet:
     seen = np.isfinite(position[..., 0])
     length = OBSERVED + PREDICTED
     parts: list[tuple[np.ndarray, ...]] = []
-    for start in range(len(frames) - length + 1):
-        window = seen[:, start : start + length]
-        complete = window.all(1)
+    for first in range(len(frames) - length + 1):
+        window = seen[:, first : first + length]
+        complete = np.asarray(window.all(axis=1))
         if complete.sum() < min_complete:
             continue
         here = np.flatnonzero(window[:, OBSERVED - 1])
-        parts.append((here, np.full(len(here), start), complete[here]))
+        parts.append((here, np.full(len(here), first), complete[here]))
     if not parts:
         raise ValueError(f"{path}: no window with {min_complete} pedestrians in all {length} frames")
     who = np.concatenate([p[0] for p in parts])

@@ -58,15 +58,15 @@ class SceneSet:
             raise ValueError(f"{path}: expected a file of forecaster samples ({error})") from error
 
     @classmethod
-    def concatenate(cls, parts: list[SceneSet]) -> SceneSet:
-        """One set of several; scenes and groups are renumbered so that none meet."""
+    def concatenate(cls, parts: list[SceneSet], *, regroup: bool = True) -> SceneSet:
+        """One set of several; scenes, and groups unless told otherwise, are renumbered so that none meet."""
         arrays: dict[str, list[np.ndarray]] = {field.name: [] for field in fields(cls)}
         scene_base = group_base = 0
         for part in parts:
             for name, values in arrays.items():
                 values.append(getattr(part, name))
             arrays["scene"][-1] = part.scene + scene_base
-            arrays["group"][-1] = part.group + group_base
+            arrays["group"][-1] = part.group + group_base * regroup
             if len(part):
                 scene_base += int(part.scene.max()) + 1
                 group_base += int(part.group.max()) + 1

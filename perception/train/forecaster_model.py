@@ -40,6 +40,9 @@ class ForecasterConfig:
 class ForecasterNetwork(nn.Module):
     """See the module's first lines; inputs as in ``perception.forecaster.Forecaster``, for A >= 1 agents."""
 
+    time_s: Tensor  # [H] of the samples, 0 is now
+    ahead_s: Tensor  # [T] of the predictions
+
     def __init__(self, config: ForecasterConfig) -> None:
         super().__init__()
         if config.horizon_steps % config.steps_per_cell:

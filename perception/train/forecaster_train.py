@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -61,12 +60,17 @@ def manoeuvre_weights(data: SceneSet) -> np.ndarray:
     return np.minimum(weight, RARE_WEIGHT_MAX).astype(np.float32)
 
 
-def predict_batches(network: ForecasterNetwork, data: SceneSet, agents: int = 512) -> tuple[np.ndarray, ...]:
-    """Positions, spreads, probabilities and truth of the scored agents, [n, K, T, 2], [n, K, T, 3], [n, K].
+class Predictions(NamedTuple):
+    """Futures of the scored agents of a set, and those agents in the same order and coordinates."""
 
-    Also returns the rest of the scored agents as a ``SceneSet`` in the same order (last element), whose coordinates are
-    those of the predictions.
-    """
+    position_m: np.ndarray  # [n, K, T, 2]
+    spread_m: np.ndarray  # [n, K, T, 3]
+    probability: np.ndarray  # [n, K]
+    agents: SceneSet
+
+
+def predict_batches(network: ForecasterNetwork, data: SceneSet, agents: int = 512) -> Predictions:
+    """Run a network over a whole set."""
     outs: list[list[np.ndarray]] = [[], [], []]
     parts: list[SceneSet] = []
     network.eval()
@@ -77,15 +81,8 @@ def predict_batches(network: ForecasterNetwork, data: SceneSet, agents: int = 51
             for out, value in zip(outs, (position, spread, log_probability.exp()), strict=True):
                 out.append(value.numpy()[keep])
             parts.append(batch.take(keep))
-    scored = SceneSet(
-        **{
-            f.name: np.concatenate([getattr(p, f.name) for p in parts])
-            for f in dataclasses.fields(SceneSet)
-            if f.name != "scene"
-        },
-        scene=np.zeros(sum(len(p) for p in parts), np.int64),
-    )
-    return (*(np.concatenate(out) for out in outs), scored)  # type: ignore[return-value]
+    position_m, spread_m, probability_k = (np.concatenate(out) for out in outs)
+    return Predictions(position_m, spread_m, probability_k, SceneSet.concatenate(parts, regroup=False))
 
 
 def validation_score(network: ForecasterNetwork, data: SceneSet) -> dict[str, float]:
