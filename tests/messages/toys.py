@@ -59,9 +59,9 @@ class World(Toy):
     inputs = (Input("command", lag=2),)
     outputs = ("camera_front", "vehicle_state", "truth")
 
-    def __init__(self, ticks: int = 20, period_s: float = 0.1) -> None:
+    def __init__(self, ticks: int = 20, period_s: float = 0.1, brakes: int = 1) -> None:
         super().__init__()
-        self.ticks = ticks
+        self.ticks, self.brakes = ticks, brakes
         self.period_s = period_s
         self.seen: list[tuple[int, int | None]] = []  # tick of the step and of the command it had
 
@@ -75,7 +75,7 @@ class World(Toy):
         self.seen.append((tick.tick, None if command is None else command.header.tick))
         if command is not None:
             self.speed_mps = max(0.0, self.speed_mps + 0.1 * command.acceleration_mps2)
-        elif tick.tick >= 2:
+        elif tick.tick >= 2 and self.brakes:
             self.speed_mps = max(0.0, self.speed_mps - 0.25)
         ended = self.ticks and tick.tick >= self.ticks - 1
         end = "fault" if self.speed_mps < END_SPEED_MPS else "goal" if ended else ""
