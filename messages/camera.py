@@ -88,7 +88,7 @@ class CameraModel(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return self.distort(camera[:, :2] / safe[:, None]), depth
 
     def ground(self, px: np.ndarray, roll_rad: float = 0.0, pitch_rad: float = 0.0) -> np.ndarray:
-        """Pixels [N, 2] to the points [N, 2] in ``ego_`` where their rays meet the ground; NaN above the horizon."""
+        """Pixels [N, 2] to the points [N, 2] in ``ego_`` where their rays meet the ground; NaN from the horizon up."""
         point = self.undistort(px)
         rays = np.concatenate([point, np.ones((len(point), 1))], axis=1) @ self.ego_from_camera.T
         attitude = rotation(roll_rad, pitch_rad, 0.0)
