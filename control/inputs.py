@@ -93,7 +93,7 @@ def inputs_from_messages(
     n = len(keep)
 
     def slots(values: np.ndarray | None, *tail: int, dtype: type = np.float32) -> np.ndarray:
-        out = np.zeros((1, AGENTS_MAX, *tail), dtype)
+        out: np.ndarray = np.zeros((1, AGENTS_MAX, *tail), dtype)
         if values is not None and n:
             out[0, :n] = np.asarray(values)[keep]
         return out
