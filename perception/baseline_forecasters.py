@@ -35,17 +35,17 @@ def _fan(*rows: tuple[float, float, float, float]) -> FanTable:
 
 
 CV_FAN = _fan(
-    (0.15, 0.8, 0.5, 1.5), (0.15, 0.0, 0.6, 1.5), (0.2, 0.8, 0.5, 1.15), (0.2, 0.0, 0.2, 0.7), (0.6, 0.2, 0.4, 0.0)
+    (0.15, 0.7, 0.2, 1.5), (0.1, 0.2, 0.5, 1.5), (0.2, 0.8, 0.5, 1.15), (0.6, 0.0, 0.2, 0.9), (0.6, 0.2, 0.4, 0.0)
 )
 KALMAN_FAN = _fan(
-    (0.15, 0.8, 0.5, 1.5), (0.1, 0.0, 0.6, 1.5), (0.2, 0.8, 0.5, 1.15), (0.45, 0.0, 1.5, 0.5), (0.6, 1.5, 0.5, 0.0)
+    (0.1, 0.7, 0.2, 1.5), (0.1, 0.0, 0.4, 1.5), (0.2, 0.8, 0.5, 1.15), (0.6, 0.0, 1.3, 0.2), (0.6, 1.5, 0.5, 0.0)
 )
 FAN_PROBABILITY = np.array([0.5, 0.1, 0.1, 0.1, 0.1, 0.1])
-CV_SAMPLES = 11  # samples of the velocity's least-squares line
+CV_SAMPLES = 6  # samples of the velocity's least-squares line
 CV_SPREAD_START_M = 0.5
 CV_SPREAD_GROWTH_MPS = 0.8
-KALMAN_MEASUREMENT_M = np.array([0.8, 0.2, 0.3, 1.2, 0.8])
-KALMAN_ACCELERATION_MPS2 = np.array([2.5, 4.0, 0.8, 0.02, 0.5])
+KALMAN_MEASUREMENT_M = np.array([0.1, 1.2, 0.3, 1.2, 0.2])
+KALMAN_ACCELERATION_MPS2 = np.array([1.0, 4.0, 0.8, 0.02, 0.02])
 KALMAN_SPEED_PRIOR_MPS = np.array([10.0, 10.0, 5.0, 1.5, 0.1])
 
 
