@@ -10,9 +10,9 @@ import torch
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch.nn import functional as F
 
-from visuomotor.control.baselines import IdmMobilDriver
 from visuomotor.control.observation import LAYOUT
 from visuomotor.control.train.normalizer import Normalizer
+from visuomotor.control.train.teacher import Teacher
 from visuomotor.sim.env import DriveVectorEnv
 
 
@@ -75,7 +75,7 @@ def collect(
     Without a learner the expert drives, with small disturbances; with one, it drives but in a share of the worlds.
     Returns the success rate and the standard deviation of the discounted return so far (the scale of rewards).
     """
-    expert = IdmMobilDriver(env.num_envs)
+    expert = Teacher(env.num_envs)
     observation, _ = env.reset(seed=int(rng.integers(2**31)))
     by_expert = rng.random(env.num_envs) < expert_share
     returns, spread = np.zeros(env.num_envs), []

@@ -53,11 +53,11 @@ class PolicyTraining(msgspec.Struct, frozen=True, kw_only=True):
     target_kl: float = 0.02
     entropy: float = 0.0
     log_deviation: float = -1.8
-    value_rollouts: int = 10
-    teacher_rate: float = 4e-4  # learning rate of the imitation that goes on beside PPO
-    teacher_minutes: float = 50.0  # by then it has faded to zero
-    replay: float = 0.35
-    evaluation_minutes: float = 15.0
+    value_rollouts: int = 8
+    teacher_rate: float = 5e-4  # learning rate of the imitation that goes on beside PPO
+    teacher_minutes: float = 40.0  # by then it has faded to zero
+    replay: float = 0.2
+    evaluation_minutes: float = 10.0
     evaluation_cases: int = 64
     evaluation_limit_s: float | None = None  # cuts the evaluation's episodes, for quick checks
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
-from visuomotor.control.baselines import IdmMobilDriver
 from visuomotor.control.train.imitation import Demonstrations
 from visuomotor.control.train.normalizer import Normalizer
+from visuomotor.control.train.teacher import Teacher
 from visuomotor.sim.env import SEED_LIMIT, DriveVectorEnv, EpisodeSummary
 
 
@@ -61,7 +61,7 @@ class DriveVecEnv(VecEnv):
         self.reward_scale = reward_scale
         self.recent: deque[EpisodeSummary] = deque(maxlen=200)
         self._pool = pool
-        self._teacher = None if demonstrations is None else IdmMobilDriver(env.num_envs)
+        self._teacher = None if demonstrations is None else Teacher(env.num_envs)
         self._demonstrations = demonstrations
         self._raw = np.zeros((env.num_envs, env.single_observation_space.shape[0]), np.float32)
         self._actions = np.zeros((env.num_envs, 2), np.float32)
