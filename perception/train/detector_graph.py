@@ -17,7 +17,7 @@ OUTPUTS = 48
 ROUNDS = 4
 SAME_CLASS_IOU = 0.6
 OTHER_CLASS_IOU = 0.8
-MIN_SCORE = 0.02
+MIN_SCORE = 0.05
 
 
 def box_iou(a: Tensor, b: Tensor) -> Tensor:
