@@ -22,12 +22,20 @@ class WorldHistory(SlotHistory):
 
 
 class BatchedForecaster:
-    """``sim.forecasts.BatchForecaster`` over any ``perception.forecaster.Forecaster``."""
+    """``sim.forecasts.BatchForecaster`` over one or several ``perception.forecaster.Forecaster``.
 
-    def __init__(self, count: int, slots: int, forecaster: Forecaster) -> None:
-        self._forecaster = forecaster
-        self._history = WorldHistory(count, slots, samples=forecaster.history_samples)
-        futures, steps = forecaster.futures, forecaster.horizon_steps
+    With several, world i is forecast by the one of index ``i % n``, so that a policy learns to live with any of them.
+    Raises ValueError when they differ in samples, futures or steps.
+    """
+
+    def __init__(self, count: int, slots: int, *forecasters: Forecaster) -> None:
+        first = forecasters[0]
+        shapes = {(f.history_samples, f.futures, f.horizon_steps) for f in forecasters}
+        if len(shapes) != 1:
+            raise ValueError(f"forecasters must agree in samples, futures and steps, got {sorted(shapes)}")
+        self._forecasters = forecasters
+        self._history = WorldHistory(count, slots, samples=first.history_samples)
+        futures, steps = first.futures, first.horizon_steps
         self._futures_m = np.zeros((count, slots, futures, steps, 2), np.float32)
         self._probability = np.zeros((count, slots, futures), np.float32)
 
@@ -46,10 +54,13 @@ class BatchedForecaster:
             chosen = tracks.present & fresh[:, None]
             self._futures_m, self._probability = self._futures_m.copy(), self._probability.copy()
             self._futures_m[fresh], self._probability[fresh] = 0.0, 0.0
-        world, slot = np.nonzero(chosen)
-        if len(world):
-            history, observed = self._history.samples()
-            result = self._forecaster.predict(
+        history, observed = self._history.samples()
+        turn = np.arange(len(chosen)) % len(self._forecasters)
+        for index, forecaster in enumerate(self._forecasters):
+            world, slot = np.nonzero(chosen & (turn == index)[:, None])
+            if len(world) == 0:
+                continue
+            result = forecaster.predict(
                 history[world, slot], observed[world, slot], tracks.class_id[world, slot], world
             )
             self._futures_m[world, slot] = result.position_m

@@ -35,7 +35,7 @@ class PolicyTraining(msgspec.Struct, frozen=True, kw_only=True):
     suite: str = "drive-v1"
     worlds: int = 64
     threads: int = 1
-    forecaster: str = "cv"  # cv, kalman, none or a forecaster's bundle
+    forecaster: str = "drive-forecaster,cv"  # cv, kalman, none, a bundle; several: by turns, evaluated on the first
     camera_dropout: float = 0.05
     demonstration_steps: int = 1000
     aggregation_rounds: int = 2
@@ -129,9 +129,13 @@ def train_policy(
 
 
 def make_forecaster(name: str, worlds: int) -> BatchedForecaster | None:
-    """The named forecaster over the tracks of ``worlds`` training worlds."""
-    forecaster = load_forecaster(name, device="cpu")
-    return None if forecaster is None else BatchedForecaster(worlds, SLOTS, forecaster)
+    """The named forecaster, or several by turns (``a,b``), over the tracks of ``worlds`` training worlds."""
+    if name == "none":
+        return None
+    found = [load_forecaster(part.strip(), device="cpu") for part in name.split(",")]
+    if None in found:
+        raise ValueError(f"forecaster: 'none' cannot take turns with others, got {name!r}")
+    return BatchedForecaster(worlds, SLOTS, *(f for f in found if f is not None))
 
 
 def evaluate_driver(driver: Driver, settings: PolicyTraining, perception: str, **more: Any) -> dict[str, Any]:
@@ -145,7 +149,7 @@ def evaluate_driver(driver: Driver, settings: PolicyTraining, perception: str, *
         suite=settings.suite,
         split="tune",
         perception=perception,
-        forecaster=make_forecaster(settings.forecaster, worlds),
+        forecaster=make_forecaster(settings.forecaster.split(",")[0], worlds),
         time_limit_s=settings.evaluation_limit_s,
         **more,
     )

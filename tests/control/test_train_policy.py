@@ -23,6 +23,7 @@ from visuomotor.sim.env import DriveVectorEnv, EpisodeSummary  # noqa: E402
 
 TINY = PolicyTraining(
     worlds=4,
+    forecaster="cv,kalman",
     demonstration_steps=40,
     aggregation_rounds=1,
     aggregation_steps=20,
