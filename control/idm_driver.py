@@ -34,7 +34,7 @@ class IdmMobilSettings(msgspec.Struct, frozen=True, kw_only=True):
     person_margin_m: float = 0.7  # beside the car's body
     vehicle_margin_m: float = 0.3
     person_lookahead_s: float = 6.0  # somebody who will be in the lane by then is in it now
-    vehicle_lookahead_s: float = 1.6
+    vehicle_lookahead_s: float = 2.5
     person_lead_s: float = 1.0  # by which the car passes before somebody enters the lane, or else yields
     lateral_speed_mps: float = 1.3  # of an own lane change, for judging what can be passed
     politeness: float = 0.2
@@ -116,7 +116,7 @@ class IdmMobilDriver:
         aside = scene.d_m[:, None] - centre[:, :, None]
         distance = np.abs(aside) - reach
         towards = -np.sign(aside) * scene.d_speed_mps[:, None]
-        pace = np.where(towards > np.where(person, 0.15, 0.35)[:, None], towards, 1e-6)
+        pace = np.where(towards > 0.15, towards, 1e-6)
         enters = np.maximum(distance, 0.0) / pace
         leaves = (np.abs(aside) + reach) / pace
         arrives = np.maximum(scene.gap_ahead_m, 0.0) / np.maximum(speed, 1.0)[:, None]
