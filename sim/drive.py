@@ -98,6 +98,11 @@ class DriveWorlds:
         return self.tick * DT_S
 
     @property
+    def traffic(self) -> Traffic:
+        """The agents with their drivers' intentions: truth of truths, for planners that teach and for analysis."""
+        return self._traffic
+
+    @property
     def road_batch(self) -> RoadBatch:
         """The reference lines of all worlds, see `sim.road.RoadBatch`."""
         return self._traffic.roads
