@@ -29,9 +29,9 @@ CLASS_COUNT = len(CLASS_NAMES)
 class TrackerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Thresholds of the track manager."""
 
-    score_birth: float = 0.35  # weaker detections only prolong tracks
+    score_birth: float = 0.4  # weaker detections only prolong tracks
     score_keep: float = 0.12
-    evidence: float = 0.8  # summed score of the hits that confirm a track, at least two of them
+    evidence: float = 0.95  # summed score of the hits that confirm a track, at least two of them
     evidence_window_s: float = 0.35
     missed_tentative_s: float = 0.25  # in view, unoccluded and still not seen
     missed_confirmed_s: float = 0.7
