@@ -227,7 +227,7 @@ def cone(size_m: tuple[float, float, float], style: str) -> Mesh:
     box(mesh, (-length / 2, length / 2), (-width / 2, width / 2), (0.0, 0.06 * height), Part.BUMPER)
     levels = [0.06, 0.45, 0.72, 1.0] if style == "one" else [0.06, 0.30, 0.48, 0.62, 0.80, 1.0]
     for i, (z0, z1) in enumerate(itertools.pairwise(levels)):
-        radius = tuple(base * (0.40 - 0.32 * z) for z in (z0, z1))
+        radius = (base * (0.40 - 0.32 * z0), base * (0.40 - 0.32 * z1))
         part = Part.ACCENT if i % 2 == 0 else Part.WHITE
         ring(mesh, radius, (z0 * height, z1 * height), part, cover=i == len(levels) - 2)
     return mesh

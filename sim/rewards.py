@@ -78,7 +78,7 @@ class DriveReward:
         self._lane_count[index], self._lane_width_m[index] = road.lane_count, road.lane_width_m
         self._limit_mps[index] = road.speed_limit_mps
         self._progress_m[index], self._acceleration_mps2[index] = w.progress_m[index], 0.0
-        self._lane[index] = nearest_lane(w.ego_d_m[index], road.lane_width_m, road.lane_count)
+        self._lane[index] = nearest_lane(w.ego_d_m[index], self._lane_width_m[index], self._lane_count[index])
         self._lateral_norm[index] = 0.0
         self.sums[index] = 0.0
 

@@ -147,7 +147,7 @@ def test_score_file_round_trip(report):
     assert score.summary["mean_speed_mps"].mean == pytest.approx(10.0)
 
 
-def test_video_decodes_with_every_tick(report):
+def test_video_decodes_with_every_second_tick(report):
     video = cv2.VideoCapture(str(report[0] / "drive.mp4"))
     count = 0
     while True:
@@ -155,9 +155,9 @@ def test_video_decodes_with_every_tick(report):
         if not more:
             break
         count += 1
-        assert frame.shape == (640, 1280, 3)
+        assert frame.shape == (480, 960, 3)
         assert frame.std() > 10
-    assert count == 10
+    assert count == 5
 
 
 def test_score_of_a_truncated_file_names_it(tmp_path):
