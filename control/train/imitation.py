@@ -1,4 +1,4 @@
-"""Demonstrations of the rule-based driver, aggregated on the learner's path (DAgger, Ross 2011), and their fitting."""
+"""Demonstrations of a written driver, aggregated on the learner's path (DAgger, Ross 2011), and their fitting."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch.nn import functional as F
 
 from visuomotor.control.observation import LAYOUT
+from visuomotor.control.train.episodes import Driver
 from visuomotor.control.train.normalizer import Normalizer
 from visuomotor.control.train.teacher import Teacher
 from visuomotor.sim.env import DriveVectorEnv
@@ -69,8 +70,9 @@ def collect(
     gamma: float,
     learner: Callable[[np.ndarray], np.ndarray] | None = None,
     expert_share: float = 0.3,
+    expert: Driver | None = None,
 ) -> tuple[float, float]:
-    """Drive ``steps`` vector steps, labelling every state with the expert's action.
+    """Drive ``steps`` vector steps, labelling every state with the action of the expert (by default IDM + MOBIL).
 
     Without a learner the expert drives, with small disturbances; with one, it drives but in a share of the worlds.
     Returns the success rate and the standard deviation of the discounted return so far (the scale of rewards).

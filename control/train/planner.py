@@ -47,7 +47,9 @@ class PlannerSettings(msgspec.Struct, frozen=True, kw_only=True):
     rear_braking_mps2: float = 2.5
     rear_gap_m: float = 1.5
     clearance: float = 3.0
-    shortfall: float = 6.0  # per metre that full braking after this tick would be too long
+    shortfall: float = 12.0  # per metre that full braking after this tick would be too long ...
+    shortfall_base: float = 15.0  # ... and for any
+    hard_braking: float = 1.5  # per m/s2 beyond 2 and second
     shortfall_margin_m: float = 1.0
     lane_value: float = 0.25  # per metre of way in the lane in the next ``value_horizon_s``
     value_horizon_s: float = 9.0
@@ -191,11 +193,12 @@ class _Rollout:
         seen = np.zeros((*shape, f.walks.shape[1]), bool)
         behind = np.zeros_like(seen)
         hit_at = np.full(shape, np.inf, np.float32)
+        impact, hard = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
         rear = np.zeros(shape, bool)
         close = np.zeros(shape, np.float32)
         desired = SHARES[LONGITUDINAL] * np.minimum(self.limit[:, None], self.wary)
         side = np.where(person, s.person_margin_m, s.side_margin_m).astype(np.float32)
-        brakes = 0.0
+        lack = np.zeros(shape, np.float32)
         command = self.pending
         for k, dt in enumerate(STEPS_S):
             if k:
@@ -204,7 +207,7 @@ class _Rollout:
                     self.first_acceleration = command
             self._advance(command, np.float32(dt))
             if k == 1:
-                brakes = self._shortfall(k)
+                lack = self._shortfall(k)
             body = self.d[..., None]
             low = np.where(person, f.low_m[k][:, None], f.d_m[k][:, None])
             high = np.where(person, f.high_m[k][:, None], f.d_m[k][:, None])
@@ -226,15 +229,19 @@ class _Rollout:
             front = s.front_margin_m + np.float32(0.5 * s.margin_growth_mps) * time
             near = gap < np.where(along > 0.0, front, np.float32(0.3))
             touch = overlap & near & ~behind & (self.v > 0.2)[..., None]
-            hit_at = np.where((hit_at > 99.0) & touch.any(axis=2), time, hit_at)
+            new = (hit_at > 99.0) & touch.any(axis=2)
+            hit_at[new] = time
+            impact[new] = self.v[new]
+            hard += np.maximum(-2.0 - command, 0.0) * np.float32(dt)
             slack = np.where(near & ~behind, np.clip(1.0 - (clear - side) / 0.5, 0.0, 1.0), np.float32(0.0))
             close += slack.max(axis=2) * (self.v * np.float32(dt) * 0.1)
-        collision = np.where(hit_at < 99.0, s.collision * (1.2 - hit_at / 6.0), 0.0)
+        collision = np.where(hit_at < 99.0, s.collision * (1.2 - hit_at / 6.0) * (0.4 + impact / 8.0), 0.0)
         self.costs = {
             "collision": collision,
             "rear": s.rear * rear,
             "close": s.clearance * close,
-            "shortfall": s.shortfall * np.asarray(brakes),
+            "shortfall": s.shortfall * lack + s.shortfall_base * np.minimum(lack / 0.3, 1.0),
+            "hard": s.hard_braking * hard,
             "progress": self.start - self.s,
             "comfort": s.comfort * np.abs(self.first_acceleration - self.pending),
         }
@@ -287,7 +294,7 @@ class _Rollout:
     def _shortfall(self, k: int) -> np.ndarray:
         """By how many metres full braking from here would be too long for what is ahead, [B, M]."""
         s, f = self.settings, self.future
-        stop = self.s + self.v * np.float32(BRAKE_LAG_S) + self.v**2 / np.float32(2.0 * 3.4)
+        stop = self.s + self.v * np.float32(BRAKE_LAG_S) + self.v**2 / np.float32(2.0 * 3.2)
         reach = f.half_d_m[:, None] + np.float32(HALF_WIDTH_M + 0.15)
         low, high = f.sweep_low_m[:, None] - reach, f.sweep_high_m[:, None] + reach
         rear = (f.s_m[k] - f.half_s_m + f.worst_way_m)[:, None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -19,6 +19,7 @@ from visuomotor.control.train.episodes import Driver, describe, play, success_ra
 from visuomotor.control.train.forecasting import BatchedForecaster
 from visuomotor.control.train.imitation import Demonstrations, collect, imitate
 from visuomotor.control.train.normalizer import Normalizer
+from visuomotor.control.train.planner import PlannerTeacher
 from visuomotor.control.train.sb3_adapter import CasePool, DriveVecEnv
 from visuomotor.control.train.warm_ppo import WarmPPO
 from visuomotor.perception.forecaster import load_forecaster
@@ -37,6 +38,7 @@ class PolicyTraining(msgspec.Struct, frozen=True, kw_only=True):
     threads: int = 1
     forecaster: str = "drive-forecaster,cv"  # cv, kalman, none, a bundle; several: by turns, evaluated on the first
     camera_dropout: float = 0.05
+    teacher: Literal["planner", "idm"] = "planner"  # who demonstrates: the privileged planner or IDM + MOBIL
     demonstration_steps: int = 1000
     aggregation_rounds: int = 2
     aggregation_steps: int = 750
@@ -82,7 +84,7 @@ def train_policy(
 ) -> Path:
     """Train the policy and return the folder of its best checkpoint (network and normaliser), ``out/best``.
 
-    Demonstrations of IDM + MOBIL on the error model, aggregated on the learner's path, start the actor; PPO goes on
+    Demonstrations of the teacher on the error model, aggregated on the learner's path, start the actor; PPO goes on
     from there on training cases, failed ones more often. The best checkpoint is the one with the highest success on
     tuning cases, under the error model and on truth together. ``max_minutes`` counts all sessions of a resumed
     training, ``max_steps`` limits transitions of PPO. ``resume`` goes on from ``out/last``, under its settings
@@ -114,7 +116,9 @@ def train_policy(
             model, normalizer, progress = _warm_start(settings, env, demonstrations, rng, clock, report)
         demonstrations.normalizer = normalizer
         model.demonstrations = demonstrations
-        venv = DriveVecEnv(env, normalizer, progress.reward_scale, pool, demonstrations)
+        venv = DriveVecEnv(
+            env, normalizer, progress.reward_scale, pool, demonstrations, make_teacher(settings.teacher, env)
+        )
         model.set_env(venv)
         model.set_logger(configure(str(out / "tensorboard"), ["tensorboard"]))
         run = _Run(settings, out, model, normalizer, progress, clock, max_minutes, report)
@@ -136,6 +140,11 @@ def make_forecaster(name: str, worlds: int) -> BatchedForecaster | None:
     if None in found:
         raise ValueError(f"forecaster: 'none' cannot take turns with others, got {name!r}")
     return BatchedForecaster(worlds, SLOTS, *(f for f in found if f is not None))
+
+
+def make_teacher(name: str, env: DriveVectorEnv) -> Driver:
+    """The demonstrator of these worlds: it sees the true state (planner), or the tracks that the policy sees (idm)."""
+    return PlannerTeacher(env.worlds) if name == "planner" else IdmMobilDriver(env.num_envs)
 
 
 def evaluate_driver(driver: Driver, settings: PolicyTraining, perception: str, **more: Any) -> dict[str, Any]:
@@ -191,7 +200,8 @@ def _warm_start(
     report: Callable[[str], None],
 ) -> tuple[WarmPPO, Normalizer, Progress]:
     """Demonstrations, normaliser, network, and imitation in rounds."""
-    success, deviation = collect(demonstrations, env, settings.demonstration_steps, rng, settings.gamma)
+    teacher = make_teacher(settings.teacher, env)
+    success, deviation = collect(demonstrations, env, settings.demonstration_steps, rng, settings.gamma, expert=teacher)
     normalizer = demonstrations.normalizer = Normalizer.fit(demonstrations.arrays()[0])
     reward_scale = 1.0 / max(deviation, 1e-3)
     report(f"{clock.minutes:.1f} min: {len(demonstrations)} demonstrations, expert's success {success:.1%}")
@@ -221,7 +231,9 @@ def _warm_start(
     for round_index in range(settings.aggregation_rounds + 1):
         if round_index:
             learner = LearnedDriver(model, normalizer).act_on
-            success, _ = collect(demonstrations, env, settings.aggregation_steps, rng, settings.gamma, learner)
+            success, _ = collect(
+                demonstrations, env, settings.aggregation_steps, rng, settings.gamma, learner, expert=teacher
+            )
         loss = imitate(model.policy, demonstrations, epochs=settings.imitation_epochs)
         report(
             f"{clock.minutes:.1f} min: imitation round {round_index}, {len(demonstrations)} samples, "

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
+from visuomotor.control.train.episodes import Driver
 from visuomotor.control.train.imitation import Demonstrations
 from visuomotor.control.train.normalizer import Normalizer
 from visuomotor.control.train.teacher import Teacher
@@ -44,7 +45,7 @@ class CasePool:
 class DriveVecEnv(VecEnv):
     """Thin adapter; ``recent`` holds the last summaries, which go to the log.
 
-    With ``demonstrations``, the rule-based driver's action in every state visited is added to them.
+    With ``demonstrations``, the action of the teacher (by default IDM + MOBIL) in every state visited is added to them.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class DriveVecEnv(VecEnv):
         reward_scale: float,
         pool: CasePool | None = None,
         demonstrations: Demonstrations | None = None,
+        teacher: Driver | None = None,
     ) -> None:
         self.env = env
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
