@@ -27,8 +27,8 @@ class IdmMobilSettings(msgspec.Struct, frozen=True, kw_only=True):
     time_headway_s: float = 1.2
     min_gap_m: float = 2.5
     standing_gap_m: float = 8.0  # behind what stands in the lane: room to steer out
-    passing_gap_m: float = 1.0  # left when steering out
-    swing: float = 0.4  # way sideways per way ahead when creeping
+    passing_gap_m: float = 0.7  # left when steering out
+    swing: float = 0.45  # way sideways per way ahead when creeping
     swing_gap_m: float = 6.0  # kept behind what stands when steering out has to wait
     curve_lateral_mps2: float = 2.1
     person_margin_m: float = 0.7  # beside the car's body
@@ -36,6 +36,9 @@ class IdmMobilSettings(msgspec.Struct, frozen=True, kw_only=True):
     person_lookahead_s: float = 6.0  # somebody who will be in the lane by then is in it now
     vehicle_lookahead_s: float = 2.5
     person_lead_s: float = 1.0  # by which the car passes before somebody enters the lane, or else yields
+    kerb_speed_share: float = 0.65  # of the limit, where somebody stands near the lane
+    kerb_range_m: float = 3.0  # from the car's flank
+    kerb_distance_m: float = 20.0  # by which the car has slowed down
     lateral_speed_mps: float = 1.3  # of an own lane change, for judging what can be passed
     politeness: float = 0.2
     threshold_mps2: float = 0.35
@@ -105,7 +108,19 @@ class IdmMobilDriver:
         lanes = np.where(relevant, follow[:, None], FREE_MPS2).min(axis=2)
         curvature = scene.frame.curvature(scene.ego_s_m[:, None] + CURVE_M)
         bend = curve_acceleration(speed, CURVE_M, curvature, s.curve_lateral_mps2)
-        return np.minimum(lanes, np.minimum(free, bend)[:, None])
+        wary = self._wary(inputs, scene, speed, centre)
+        return np.minimum(np.minimum(lanes, wary), np.minimum(free, bend)[:, None])
+
+    def _wary(self, inputs: DriveInputs, scene: Scene, speed: np.ndarray, centre: np.ndarray) -> np.ndarray:
+        """Acceleration [B, 3] to be slow where somebody stands near the lane's edge and may step out."""
+        s = self.settings
+        waits = scene.present & (inputs.class_id == PEDESTRIAN) & (scene.gap_ahead_m > 0.0)
+        beside = np.abs(scene.d_m[:, None] - centre[:, :, None]) - (scene.half_d_m + HALF_WIDTH_M)[:, None]
+        near = waits[:, None] & (beside > 0.0) & (beside < s.kerb_range_m)
+        slow = np.square(s.kerb_speed_share * np.asarray(inputs.speed_limit_mps))
+        way = 2.0 * np.maximum(scene.gap_ahead_m - s.kerb_distance_m, 1.0)
+        needed = np.maximum((slow - np.square(speed))[:, None] / way, -s.comfortable_deceleration_mps2)
+        return np.where(near, needed[:, None], FREE_MPS2).min(axis=2)
 
     def _relevant(self, inputs: DriveInputs, scene: Scene, speed: np.ndarray, centre: np.ndarray) -> np.ndarray:
         """Whether each track is ahead and in each lane, or comes into it before the car has passed, [B, 3, N]."""

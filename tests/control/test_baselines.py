@@ -71,6 +71,18 @@ def test_yields_to_a_person_who_walks_into_the_lane(make_inputs: Make):
     assert act(make_inputs([hesitating, neighbour], lanes=2, lane=0.0, speed=10.0))[0] < -1.5
 
 
+def test_slows_down_where_somebody_stands_at_the_kerb(make_inputs: Make):
+    waiting = {"s": 24.0, "d": -3.0, "kind": PEDESTRIAN}
+    fast, slow = (
+        act(make_inputs([waiting, {"s": 1.0, "d": 3.5, "speed": speed}], lanes=2, lane=0.0, speed=speed))[0]
+        for speed in (12.0, 8.0)
+    )
+    assert fast < -1.5
+    assert slow > 0.0
+    far_off = {**waiting, "d": -6.0}
+    assert act(make_inputs([far_off], lanes=2, lane=0.0, speed=12.0))[0] > 0.0
+
+
 def test_reacts_to_a_car_that_cuts_in(make_inputs: Make):
     beside = {"s": 12.0, "d": 3.5, "speed": 7.0}
     steady = act(make_inputs([beside], lanes=2, lane=0.0, speed=10.0))
