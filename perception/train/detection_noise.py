@@ -7,6 +7,7 @@ calibrations, so that it grows with range as optics have it. Misses and errors p
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -177,4 +178,5 @@ def _as_message(rows: list[tuple], cameras: tuple[str, ...]) -> Detections:
         "camera_index", "class_id", "score", "box_px", "ground_px", "ego_position_m", "ego_covariance_m2",
         "heading_rad", "size_m",
     )  # fmt: skip
-    return Detections(cameras=cameras, **dict(zip(names, arrays, strict=True)))
+    columns_by_name: dict[str, Any] = dict(zip(names, arrays, strict=True))
+    return Detections(cameras=cameras, **columns_by_name)

@@ -58,7 +58,7 @@ def test_shapes_hold_for_any_number_of_agents(forecaster: Forecaster, count: int
 
 def test_a_straight_runner_is_expected_straight_ahead(forecaster: Forecaster) -> None:
     history = straight([(8.0, 0.0), (0.0, 8.0)])
-    futures = ask(forecaster, history)
+    futures = ask(forecaster, history, scene=np.array([0, 1]))
     end = history[:, -1] + np.array([(8.0, 0.0), (0.0, 8.0)]) * AHEAD_S[-1]
     nearest = np.linalg.norm(futures.position_m[:, :, -1] - end[:, None], axis=-1).min(1)
     assert (nearest < 2.5).all()
