@@ -99,11 +99,21 @@ class Node(Protocol):
     this episode.
     """
 
-    name: str
-    inputs: tuple[Input, ...]
-    outputs: tuple[str, ...]
-    # Realtime: step on a timer. Together with a trigger: step on the trigger, and at the latest after this period.
-    period_s: float | None
+    @property
+    def name(self) -> str:
+        """Unique in its graph."""
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """What it reads."""
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Services that it publishes."""
+
+    @property
+    def period_s(self) -> float | None:
+        """Realtime: step on a timer; with a trigger, too: on the trigger, and at the latest after this period."""
 
     def warm_up(self) -> None:
         """Load and run everything once, so that the first step is as fast as the rest."""

@@ -188,6 +188,9 @@ class Trace(Message, kw_only=True):
     stages: tuple[tuple[str, int, int], ...] = ()  # name, t_start_ns, t_end_ns
 
 
+EndName = Literal["", "goal", "collision", "offroad", "timeout", "fault"]
+
+
 class Truth(Message, kw_only=True):
     """State of the simulator. Read by evaluation, ``truth_perception`` and the fitting of error models only."""
 
@@ -202,7 +205,7 @@ class Truth(Message, kw_only=True):
     collision: bool = False
     at_fault: bool = False
     offroad: bool = False
-    end: Literal["", "goal", "collision", "offroad", "timeout", "fault"] = ""
+    end: EndName = ""
     events: tuple[str, ...] = ()  # the scenario events of this episode
     agent_id: Annotated[np.ndarray, array("int32", "N")]
     class_id: Annotated[np.ndarray, array("int32", "N")]

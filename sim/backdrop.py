@@ -252,9 +252,9 @@ def paint_strip(road: Road, look: Looks, rng: np.random.Generator) -> np.ndarray
     marking = np.array(look.marking_bgr, np.float32)
     dashes = (s % look.period_m) < look.dash_m
     for line in range(road.lane_count + 1):
-        rows = np.abs(d - (road.right_edge_m + line * road.lane_width_m)) < look.marking_width_m / 2
-        columns = dashes if 0 < line < road.lane_count else np.ones_like(dashes)
-        area = np.ix_(rows, columns)
+        across = np.abs(d - (road.right_edge_m + line * road.lane_width_m)) < look.marking_width_m / 2
+        along = dashes if 0 < line < road.lane_count else np.ones_like(dashes)
+        area = np.ix_(across, along)
         image[area] += wear[area] * (marking - image[area])
 
     edge = road.shoulder_m

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import gymnasium as gym
 import msgspec
@@ -70,7 +70,7 @@ class DriveVectorEnv(VectorEnv):
         time_limit_s: Cuts every episode, for quick checks; by default the case's own limit.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}
+    metadata: dict[str, Any] = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
 
     def __init__(
         self,
@@ -286,7 +286,7 @@ class DriveEnv(gym.Env[np.ndarray, np.ndarray]):
     it holds the episode's summary and the sum of every reward term. ``reset(options={"case_seed": 7})`` picks a case.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012
 
     def __init__(self, **settings: Any) -> None:
         self._vector = DriveVectorEnv(1, autoreset=False, **settings)

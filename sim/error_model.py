@@ -276,7 +276,7 @@ class PerceptionErrors:
         for index in np.flatnonzero(start):
             free = np.flatnonzero(~scene.agent_present[index] & ~self._invented[index])
             if len(free):
-                self._invent_one(index, int(free[-1]), odom_pose[index])
+                self._invent_one(int(index), int(free[-1]), odom_pose[index])
 
     def _invent_one(self, index: int, slot: int, odom_pose: np.ndarray) -> None:
         p, t, rng = self.parameters, self.tracks, self._rng[index]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -16,6 +16,7 @@ from visuomotor.messages.node import Input, Inputs, Tick
 from visuomotor.messages.schema import (
     CameraFrame,
     Command,
+    EndName,
     Episode,
     Header,
     Message,
@@ -156,7 +157,7 @@ class WorldNode:
             collision=bool(w.collision[0]),
             at_fault=bool(w.at_fault[0]),
             offroad=bool(w.offroad[0]),
-            end=ENDS[int(w.end[0])],
+            end=cast(EndName, ENDS[int(w.end[0])]),
             events=self._events,
             agent_id=w.agent_id[0][present].astype(np.int32),
             class_id=w.agent_class[0][present].astype(np.int32),

@@ -215,7 +215,7 @@ def _position(pairs: Pairs, start: ErrorParameters) -> dict[str, object]:
         if (mask := fresh & (pairs.track == track)).sum() >= 20
     ]
     if len(per_track) >= 20:
-        found["track_spread"] = round(_bounded(np.std(np.log(np.maximum(per_track, 0.05))), 0.0, 0.8), 3)
+        found["track_spread"] = round(_bounded(float(np.std(np.log(np.maximum(per_track, 0.05)))), 0.0, 0.8), 3)
     return found
 
 

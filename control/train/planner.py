@@ -35,7 +35,8 @@ class PlannerSettings(msgspec.Struct, frozen=True, kw_only=True):
     comfortable_deceleration_mps2: float = 2.0
     time_headway_s: float = 1.2
     min_gap_m: float = 2.5
-    standing_gap_m: float = 8.0
+    standing_gap_m: float = 7.5
+    standing_mps: float = 4.0  # slower than this counts as standing, in proportion
     curve_lateral_mps2: float = 2.1
     corridor_margin_m: float = 0.25
     person_margin_m: float = 0.6
@@ -199,7 +200,7 @@ class _Rollout:
         desired = SHARES[LONGITUDINAL] * np.minimum(self.limit[:, None], self.wary)
         side = np.where(person, s.person_margin_m, s.side_margin_m).astype(np.float32)
         lack = np.zeros(shape, np.float32)
-        command = self.pending
+        command: np.ndarray = self.pending
         for k, dt in enumerate(STEPS_S):
             if k:
                 command = self._command(k - 1, desired, half_d)
@@ -232,7 +233,7 @@ class _Rollout:
             new = (hit_at > 99.0) & touch.any(axis=2)
             hit_at[new] = time
             impact[new] = self.v[new]
-            hard += np.maximum(-2.0 - command, 0.0) * np.float32(dt)
+            hard += np.maximum(-2.0 - command, 0.0) * (self.v > 0.2) * np.float32(dt)
             slack = np.where(near & ~behind, np.clip(1.0 - (clear - side) / 0.5, 0.0, 1.0), np.float32(0.0))
             close += slack.max(axis=2) * (self.v * np.float32(dt) * 0.1)
         collision = np.where(hit_at < 99.0, s.collision * (1.2 - hit_at / 6.0) * (0.4 + impact / 8.0), 0.0)
@@ -263,7 +264,9 @@ class _Rollout:
         speed = f.speed_mps[k][:, None]
         v = self.v[..., None]
         root = np.float32(2.0 * np.sqrt(s.max_acceleration_mps2 * s.comfortable_deceleration_mps2))
-        rest = np.where(f.stands, s.standing_gap_m, s.min_gap_m).astype(np.float32)[:, None]
+        # Behind who stands, or is about to, room is kept to steer out.
+        slow = np.where(f.walks, 0.0, np.clip(1.0 - f.speed_mps[k] / s.standing_mps, 0.0, 1.0)).astype(np.float32)
+        rest = (s.min_gap_m + (s.standing_gap_m - s.min_gap_m) * slow)[:, None]
         wanted = rest + np.maximum(v * s.time_headway_s + v * (v - speed) / root, 0.0)
         push = np.where(inside, wanted / np.maximum(gap, np.float32(0.1)), np.float32(0.0)).max(axis=2)
         a = free - s.max_acceleration_mps2 * push * push

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
+from visuomotor.control.observation import LAYOUT
 from visuomotor.control.train.episodes import Driver
 from visuomotor.control.train.imitation import Demonstrations
 from visuomotor.control.train.normalizer import Normalizer
@@ -65,7 +66,7 @@ class DriveVecEnv(VecEnv):
         self._pool = pool
         self._teacher = None if demonstrations is None else Teacher(env.num_envs)
         self._demonstrations = demonstrations
-        self._raw = np.zeros((env.num_envs, env.single_observation_space.shape[0]), np.float32)
+        self._raw = np.zeros((env.num_envs, LAYOUT.size), np.float32)
         self._actions = np.zeros((env.num_envs, 2), np.float32)
         self._nothing: list[dict[str, Any]] = [{} for _ in range(env.num_envs)]
 

@@ -67,7 +67,8 @@ class ExportGraph(torch.nn.Module):
 
 def export_onnx(model: DetectorModel, height: int, width: int) -> bytes:
     """Serialised ONNX graph for frames of one size."""
-    plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
+    plain = copy.deepcopy(model)
+    plain.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     graph = ExportGraph(DetectorGraph(plain, height, width)).eval()
     frame = torch.randint(0, 256, (1, height, width, 3), dtype=torch.uint8)
     names = [spec.name for spec in OUTPUT_SPECS]

@@ -29,6 +29,9 @@ INPUT, OUTPUT = "observation", "action_norm"
 class PolicyGraph(nn.Module):
     """Raw observation [batch, D] to action [batch, 2] in [-1, 1]."""
 
+    mean: torch.Tensor
+    deviation: torch.Tensor
+
     def __init__(self, model: WarmPPO, normalizer: Normalizer) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(normalizer.mean, dtype=torch.float32))
@@ -131,8 +134,8 @@ def _parity_cases(recorded: np.ndarray | None) -> Iterator[dict[str, np.ndarray]
     yield {INPUT: edges.astype(np.float32)}
     yield {INPUT: np.stack([low, high, 0.5 * (low + high), 3.0 * low, 3.0 * high]).astype(np.float32)}
     if recorded is not None:
-        for rows in np.array_split(np.asarray(recorded, np.float32), max(len(recorded) // 512, 1)):
-            yield {INPUT: rows}
+        for part in np.array_split(np.asarray(recorded, np.float32), max(len(recorded) // 512, 1)):
+            yield {INPUT: part}
 
 
 def _tuning_metrics(progress: Progress) -> dict[str, Any]:

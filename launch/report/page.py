@@ -53,7 +53,8 @@ def render_page(
         latency.add(capture.traces)
     ticks = sum(len(capture.ticks) for capture in captures)
     stride = max(2, -(-ticks * _BYTES_PER_IMAGE_SET // _IMAGE_BUDGET)) if cameras else 0
-    episodes, used = [], 0
+    episodes: list[dict[str, Any]] = []
+    used = 0
     for capture in captures:
         data = episode_data(capture, cameras, rows.get(capture.seed, {"seed": capture.seed, "end": ""}), stride)
         size = len(json.dumps(data["ticks"], separators=(",", ":")))

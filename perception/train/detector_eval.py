@@ -115,11 +115,11 @@ def summarise(
     of_image = [np.flatnonzero(near & (errors.image == i)) for i in range(len(images))]
     summary: dict[str, dict[str, float | int]] = {}
     for key in ("ap50", "ap50_95"):
-        summary[key] = bootstrap(
-            lambda index, key=key: float(compute_ap([truth[i] for i in index], [found[i] for i in index])[key]),
-            len(images),
-            draws=AP_DRAWS,
-        )
+
+        def score(index: np.ndarray, key: str = key) -> float:
+            return float(compute_ap([truth[i] for i in index], [found[i] for i in index])[key])
+
+        summary[key] = bootstrap(score, len(images), draws=AP_DRAWS)
     for name, error in values.items():
 
         def median(index: np.ndarray, error: np.ndarray = error) -> float:

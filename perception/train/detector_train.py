@@ -129,7 +129,8 @@ def _train(peers: Peers, data: Path, run: Path, init: Path | None, resume: bool,
     if not groups or (first and not val):
         raise ValueError(f"{data}: expected images in train and val, got {len(groups)} and {len(val)} image sizes")
 
-    model = DetectorModel(config.model).to(memory_format=torch.channels_last)
+    model = DetectorModel(config.model)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if init is not None:
         load_weights(model, init)
     if config.freeze_backbone:

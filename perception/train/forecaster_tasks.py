@@ -147,7 +147,8 @@ def score_forecaster(forecaster: Forecaster, samples: SceneSet) -> dict[str, Any
     for batch in batches(samples, 400, None):
         futures = forecaster.predict(batch.history_m, batch.present, batch.class_id, batch.scene)
         keep = batch.scored
-        part = score_agents(*(f[keep] for f in futures), batch.future_m[keep], batch.future_present[keep])
+        position, spread, probability = (f[keep] for f in futures)
+        part = score_agents(position, spread, probability, batch.future_m[keep], batch.future_present[keep])
         for name, values in part.items():
             scores.setdefault(name, []).append(values)
         manoeuvre.append(batch.manoeuvre[keep])

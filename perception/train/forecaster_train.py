@@ -145,7 +145,10 @@ def train(
             keep = torch.from_numpy(changed.scored)
             truth, known = torch.from_numpy(changed.future_m), torch.from_numpy(changed.future_present)
             weight = torch.from_numpy(importance[changed.manoeuvre[changed.scored]])
-            loss, parts = forecast_loss(*(o[keep] for o in outputs), truth[keep], known[keep], settings.weights, weight)
+            position, spread, log_probability = (o[keep] for o in outputs)
+            loss, parts = forecast_loss(
+                position, spread, log_probability, truth[keep], known[keep], settings.weights, weight
+            )
             if extra_loss is not None:
                 loss = loss + extra_loss(changed, outputs)
             optimizer.zero_grad(set_to_none=True)
