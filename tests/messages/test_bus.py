@@ -164,7 +164,7 @@ def test_stopped_reader_costs_nothing_and_sees_no_old_frame(sockets: str, contex
             publisher.publish("camera_front", stamped(CameraFrame(image=IMAGE), tick))
             slowest_s = max(slowest_s, time.monotonic() - started)
             tick += 1
-        assert psutil.Process().memory_info().rss - before < 16 << 20, "1000 frames would be 700 MB"
+        assert psutil.Process().memory_info().rss - before < 64 << 20, "1000 frames would be 700 MB"
         assert slowest_s < 1.0
         # nothing is sent for longer than max_age_s: what waits in the pipes is old, and must not be shown
         waited = time.monotonic()
