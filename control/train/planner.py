@@ -47,6 +47,9 @@ class PlannerSettings(msgspec.Struct, frozen=True, kw_only=True):
     rear: float = 120.0
     rear_braking_mps2: float = 2.5
     rear_gap_m: float = 1.5
+    pressing_mps: float = 3.0  # slower than this, the car asks more of those behind, or it would never get in
+    pressing_braking_mps2: float = 3.3
+    pressing_gap_m: float = 1.0
     clearance: float = 3.0
     shortfall: float = 12.0  # per metre that full braking after this tick would be too long ...
     shortfall_base: float = 15.0  # ... and for any
@@ -55,6 +58,7 @@ class PlannerSettings(msgspec.Struct, frozen=True, kw_only=True):
     lane_value: float = 0.25  # per metre of way in the lane in the next ``value_horizon_s``
     value_horizon_s: float = 9.0
     value_range_m: float = 85.0
+    blocked: float = 15.0  # for somebody who stands in the lane, the more the nearer
     change: float = 5.0
     offset: float = 3.0
     switch: float = 4.0
@@ -129,6 +133,8 @@ class PlannerTeacher:
         free = limit * s.value_horizon_s
         way = np.clip(np.where(relevant, way, free), 0.0, free).min(axis=2)
         cost = s.lane_value * (free[:, :, 0] - way)
+        nearness = np.clip(1.0 - (ahead - 10.0) / (s.value_range_m - 10.0), 0.0, 1.0)
+        cost += s.blocked * np.where(relevant & future.stands[:, None], nearness[:, None], 0.0).max(axis=2)
         previous = np.where(np.isnan(self._target_m), centre, self._target_m)
         lane_of = np.rint(target / width[:, None])
         changes = np.abs(lane_of - (w.ego_d_m / width)[:, None])  # in lanes, what is left of the way over
@@ -200,6 +206,9 @@ class _Rollout:
         desired = SHARES[LONGITUDINAL] * np.minimum(self.limit[:, None], self.wary)
         side = np.where(person, s.person_margin_m, s.side_margin_m).astype(np.float32)
         lack = np.zeros(shape, np.float32)
+        presses = (self.v < s.pressing_mps)[..., None]
+        rear_gap = np.where(presses, s.pressing_gap_m, s.rear_gap_m).astype(np.float32)
+        rear_braking = np.where(presses, s.pressing_braking_mps2, s.rear_braking_mps2).astype(np.float32)
         command: np.ndarray = self.pending
         for k, dt in enumerate(STEPS_S):
             if k:
@@ -222,8 +231,8 @@ class _Rollout:
             fresh = overlap & ~seen & (along < 0.0) & ~person & ~f.stands[:, None]
             if fresh.any() and k:
                 closing = np.maximum(f.speed_mps[k][:, None] - self.v[..., None], 0.0)
-                room = gap - np.float32(s.rear_gap_m)
-                bad = fresh & ((room < 0.3 * closing) | (closing * closing > 2.0 * s.rear_braking_mps2 * room))
+                room = gap - rear_gap
+                bad = fresh & ((room < 0.3 * closing) | (closing * closing > 2.0 * rear_braking * room))
                 rear |= bad.any(axis=2)
             behind |= fresh & (gap > (0.0 if k else -1.0))
             seen |= overlap

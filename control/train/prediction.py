@@ -21,6 +21,7 @@ LOOKAHEAD_STEPS = 6  # by so much earlier somebody who comes into a corridor cou
 AHEAD_M, BEHIND_M = 95.0, 45.0
 HARD_BRAKE_MPS2 = 5.5  # what a leader may do at any time
 SWEEP_STEP = 12  # 3.1 s
+PAUSE_REACH_M = 2.6  # who hesitates on the road may walk on at any time: kept free before them
 KERB, PAUSES = 0, 2  # phases of a walker's script
 HALF_LENGTH_M, HALF_WIDTH_M = VEHICLE.length_m / 2, VEHICLE.width_m / 2
 
@@ -105,8 +106,8 @@ def predict(worlds: DriveWorlds) -> Prediction:
     low, high = np.minimum(out_d, out_d[later]), np.maximum(out_d, out_d[later])
     paused = walks & (t.phase == PAUSES)
     way = np.sign(np.sin(t.yaw_offset))  # where a walker who hesitates looks
-    low -= np.where(paused & (way < 0.0), 1.2, 0.0)
-    high += np.where(paused & (way > 0.0), 1.2, 0.0)
+    low -= np.where(paused & (way < 0.0), PAUSE_REACH_M, 0.0)
+    high += np.where(paused & (way > 0.0), PAUSE_REACH_M, 0.0)
     turn = np.abs(np.sin(t.yaw_offset)) * ~walks + np.abs(t.lateral_speed) / np.maximum(t.speed, 2.0) * ~walks
     half_s = 0.5 * (t.size_m[..., 0] + turn * t.size_m[..., 1]) * stretch
     half_d = 0.5 * (t.size_m[..., 1] + turn * t.size_m[..., 0])
