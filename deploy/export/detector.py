@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 import json
 import tempfile
 from collections.abc import Iterator
@@ -12,10 +11,10 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import onnx
 import torch
 
 from visuomotor.deploy.export.parity import Arrays, ParityResult, check_parity
+from visuomotor.deploy.export.portable import strip_traces
 from visuomotor.deploy.runtime.bundle import Bundle, BundleMeta, TensorSpec, write_bundle
 from visuomotor.deploy.runtime.session import make_session
 from visuomotor.messages.schema import CLASS_NAMES
@@ -81,10 +80,8 @@ def export_onnx(model: DetectorModel, height: int, width: int) -> bytes:
         external_data=False,
         verbose=False,
     )
-    buffer = io.BytesIO()
     assert program is not None
-    onnx.save_model(program.model_proto, buffer)
-    return buffer.getvalue()
+    return strip_traces(program.model_proto.SerializeToString())
 
 
 def check_export(model: DetectorModel, data: bytes, real: list[np.ndarray], height: int, width: int) -> ParityResult:

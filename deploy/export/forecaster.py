@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from visuomotor.deploy.export.parity import Arrays, ParityResult, check_parity
+from visuomotor.deploy.export.portable import strip_traces
 from visuomotor.deploy.runtime.bundle import Bundle, BundleMeta, TensorSpec, write_bundle
 from visuomotor.deploy.runtime.session import make_session
 from visuomotor.messages.schema import CLASS_NAMES
@@ -58,7 +59,7 @@ def to_onnx(network: ForecasterNetwork) -> bytes:
         )
     if program is None:
         raise RuntimeError("torch.onnx.export returned no program")
-    return program.model_proto.SerializeToString()
+    return strip_traces(program.model_proto.SerializeToString())
 
 
 def prove_parity(network: ForecasterNetwork, model: bytes) -> ParityResult:

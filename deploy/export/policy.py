@@ -20,6 +20,7 @@ from visuomotor.control.train.checkpoint import LearnedDriver, Progress, load_ch
 from visuomotor.control.train.normalizer import Normalizer
 from visuomotor.control.train.warm_ppo import WarmPPO
 from visuomotor.deploy.export.parity import ParityResult, check_parity
+from visuomotor.deploy.export.portable import strip_traces
 from visuomotor.deploy.runtime.bundle import Bundle, BundleMeta, TensorSpec, write_bundle
 from visuomotor.deploy.runtime.session import make_session
 
@@ -121,7 +122,7 @@ def _to_onnx(graph: PolicyGraph) -> bytes:
             external_data=False,
             verbose=False,
         )
-        return path.read_bytes()
+        return strip_traces(path.read_bytes())
 
 
 def _parity_cases(recorded: np.ndarray | None) -> Iterator[dict[str, np.ndarray]]:
