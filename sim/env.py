@@ -24,6 +24,7 @@ from visuomotor.sim.drive import ENDS, DriveWorlds
 from visuomotor.sim.error_model import PerceivedTracks, PerceptionErrors, true_tracks
 from visuomotor.sim.error_parameters import ErrorParameters, load_errors
 from visuomotor.sim.forecasts import BatchForecaster
+from visuomotor.sim.inputs import inputs_from_worlds
 from visuomotor.sim.rewards import TERMS, DriveReward, RewardScales
 from visuomotor.sim.scenario import drive_case
 from visuomotor.sim.sensors import Sensors
@@ -246,35 +247,12 @@ class DriveVectorEnv(VectorEnv):
         elif self.perception == "truth":
             self._tracks = true_tracks(worlds, sensors.odom_pose)
         tracks = self._tracks
-        if self.forecaster is None:
-            count, slots = tracks.present.shape
-            futures = np.zeros((count, slots, 0, 0, 2), np.float32)
-            probability = np.zeros((count, slots, 0), np.float32)
-        else:
-            futures, probability = self.forecaster.update(tracks, fresh)
-        self.inputs = DriveInputs(
-            speed_mps=sensors.speed_mps.copy(),
-            acceleration_mps2=sensors.acceleration_mps2.copy(),
-            yaw_rate_radps=sensors.yaw_rate_radps.copy(),
-            steering_angle_rad=sensors.steering_angle_rad.copy(),
-            odom_pose=sensors.odom_pose.copy(),
-            route_m=sensors.route_m,
-            lane_count=sensors.lane_count,
-            lane_width_m=sensors.lane_width_m,
-            speed_limit_mps=sensors.speed_limit_mps,
-            goal_distance_m=sensors.goal_distance_m,
-            track_present=tracks.present,
-            track_id=tracks.track_id,
-            class_id=tracks.class_id,
-            track_position_m=tracks.position_m,
-            track_velocity_mps=tracks.velocity_mps,
-            track_heading_rad=tracks.heading_rad,
-            track_size_m=tracks.size_m,
-            track_unseen_s=tracks.unseen_s,
-            forecast_m=futures,
-            forecast_probability=probability,
-            last_action_norm=self._last_action,
+        self.inputs = inputs_from_worlds(
+            sensors,
+            tracks,
+            self._last_action,
             camera_present=self.errors.camera_alive,
+            futures=None if self.forecaster is None else self.forecaster.update(tracks, fresh),
         )
         self._observation = observe(self.inputs)
 

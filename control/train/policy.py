@@ -39,12 +39,16 @@ class PolicyTraining(msgspec.Struct, frozen=True, kw_only=True):
     forecaster: str = "drive-forecaster,cv"  # cv, kalman, none, a bundle; several: by turns, evaluated on the first
     camera_dropout: float = 0.05
     teacher: Literal["planner", "idm"] = "planner"  # who demonstrates: the privileged planner or IDM + MOBIL
-    demonstration_steps: int = 1000
-    aggregation_rounds: int = 2
-    aggregation_steps: int = 750
-    demonstration_capacity: int = 500_000
+    demonstration_steps: int = 800
+    aggregation_rounds: int = 24
+    aggregation_steps: int = 800
+    demonstration_capacity: int = 1_500_000
     imitation_epochs: int = 8
-    width: int = 256
+    imitation_steps: int = 1500  # batches at most, in each round
+    final_steps: int = 16_000  # batches of the last round
+    imitation_minutes: float = 60.0  # no further round after this
+    width: int = 384
+    depth: int = 3
     gamma: float = 0.99
     gae_lambda: float = 0.95
     rollout_steps: int = 128
@@ -57,10 +61,10 @@ class PolicyTraining(msgspec.Struct, frozen=True, kw_only=True):
     log_deviation: float = -1.8
     value_rollouts: int = 8
     teacher_rate: float = 5e-4  # learning rate of the imitation that goes on beside PPO
-    teacher_minutes: float = 40.0  # by then it has faded to zero
-    replay: float = 0.2
+    teacher_minutes: float = 40.0  # of PPO; by then it has faded to zero
+    replay: float = 0.3
     evaluation_minutes: float = 10.0
-    evaluation_cases: int = 64
+    evaluation_cases: int = 128
     evaluation_limit_s: float | None = None  # cuts the evaluation's episodes, for quick checks
 
     def __post_init__(self) -> None:
@@ -105,28 +109,28 @@ def train_policy(
 
     pool = CasePool(settings.seed + steps_before, settings.replay)
     env = _make_env(settings, case_seeds=pool)
+    teacher = make_teacher(settings.teacher, env)
     demonstrations = Demonstrations(settings.demonstration_capacity, settings.seed)
     try:
         if before:
             model, normalizer, progress = before
+            progress.settings = msgspec.to_builtins(settings)
             if (out / DEMONSTRATIONS_FILE).is_file():
                 demonstrations.load(out / DEMONSTRATIONS_FILE)
             report(f"resumed after {progress.minutes:.1f} minutes, {progress.environment_steps} steps")
         else:
-            model, normalizer, progress = _warm_start(settings, env, demonstrations, rng, clock, report)
+            model, normalizer, progress = _first_demonstrations(settings, env, teacher, demonstrations, rng, report)
         demonstrations.normalizer = normalizer
         model.demonstrations = demonstrations
-        venv = DriveVecEnv(
-            env, normalizer, progress.reward_scale, pool, demonstrations, make_teacher(settings.teacher, env)
-        )
+        run = _Run(settings, out, model, normalizer, progress, clock, max_minutes, report)
+        _aggregate(run, env, teacher, demonstrations, pool, rng)
+        venv = DriveVecEnv(env, normalizer, progress.reward_scale, pool, demonstrations, teacher)
         model.set_env(venv)
         model.set_logger(configure(str(out / "tensorboard"), ["tensorboard"]))
-        run = _Run(settings, out, model, normalizer, progress, clock, max_minutes, report)
-        if not before:
-            run.evaluate("imitation")
         venv.seed(int(rng.integers(2**31)))
-        model.learn(max_steps or 1 << 60, callback=run, reset_num_timesteps=False)
-        run.evaluate("end")
+        if clock.minutes < max_minutes:
+            model.learn(max_steps or 1 << 60, callback=run, reset_num_timesteps=False)
+            run.evaluate("end")
     finally:
         env.close()
     return out / "best"
@@ -191,20 +195,19 @@ def _make_env(settings: PolicyTraining, **more: Any) -> DriveVectorEnv:
     )
 
 
-def _warm_start(
+def _first_demonstrations(
     settings: PolicyTraining,
     env: DriveVectorEnv,
+    teacher: Driver,
     demonstrations: Demonstrations,
     rng: np.random.Generator,
-    clock: _Clock,
     report: Callable[[str], None],
 ) -> tuple[WarmPPO, Normalizer, Progress]:
-    """Demonstrations, normaliser, network, and imitation in rounds."""
-    teacher = make_teacher(settings.teacher, env)
+    """The teacher drives: demonstrations, the normaliser fitted to them, and a network that has not learned yet."""
     success, deviation = collect(demonstrations, env, settings.demonstration_steps, rng, settings.gamma, expert=teacher)
     normalizer = demonstrations.normalizer = Normalizer.fit(demonstrations.arrays()[0])
     reward_scale = 1.0 / max(deviation, 1e-3)
-    report(f"{clock.minutes:.1f} min: {len(demonstrations)} demonstrations, expert's success {success:.1%}")
+    report(f"{len(demonstrations)} demonstrations, expert's success {success:.1%}")
     model = WarmPPO(
         "MlpPolicy",
         DriveVecEnv(env, normalizer, reward_scale),
@@ -221,26 +224,59 @@ def _warm_start(
         device="cpu",
         value_rollouts=settings.value_rollouts,
         policy_kwargs={
-            "net_arch": {"pi": [settings.width] * 2, "vf": [settings.width] * 2},
+            "net_arch": {"pi": [settings.width] * settings.depth, "vf": [256, 256]},
             "activation_fn": torch.nn.SiLU,
             "log_std_init": settings.log_deviation,
             "ortho_init": True,
         },
     )
-    progress = Progress(settings=msgspec.to_builtins(settings), reward_scale=reward_scale)
-    for round_index in range(settings.aggregation_rounds + 1):
+    return model, normalizer, Progress(settings=msgspec.to_builtins(settings), reward_scale=reward_scale)
+
+
+def _aggregate(
+    run: _Run,
+    env: DriveVectorEnv,
+    teacher: Driver,
+    demonstrations: Demonstrations,
+    pool: CasePool,
+    rng: np.random.Generator,
+) -> None:
+    """Imitation in rounds: fit the network, let it drive, label what it meets; goes on where a checkpoint stopped."""
+    settings, clock = run.settings, run.clock
+    done = int(run.progress.imitation.get("rounds", -1))
+    if done >= 0 and clock.minutes >= settings.imitation_minutes:
+        return
+    for round_index in range(done + 1, settings.aggregation_rounds + 1):
+        last = round_index == settings.aggregation_rounds or clock.minutes >= settings.imitation_minutes
+        success = float("nan")
         if round_index:
-            learner = LearnedDriver(model, normalizer).act_on
+            learner = LearnedDriver(run.ppo, run.normalizer).act_on
             success, _ = collect(
-                demonstrations, env, settings.aggregation_steps, rng, settings.gamma, learner, expert=teacher
+                demonstrations,
+                env,
+                settings.aggregation_steps,
+                rng,
+                settings.gamma,
+                learner,
+                expert=teacher,
+                ended_with=pool.report,
             )
-        loss = imitate(model.policy, demonstrations, epochs=settings.imitation_epochs)
-        report(
+        steps = settings.final_steps if last else settings.imitation_steps
+        loss = imitate(run.ppo.policy, demonstrations, epochs=settings.imitation_epochs, steps_max=steps)
+        run.progress.imitation = {
+            "rounds": round_index,
+            "samples": len(demonstrations),
+            "loss": loss,
+            "minutes": clock.minutes,
+        }
+        run.report(
             f"{clock.minutes:.1f} min: imitation round {round_index}, {len(demonstrations)} samples, "
             f"success {success:.1%}, loss {loss:.4f}"
         )
-    progress.imitation = {"samples": len(demonstrations), "loss": loss}
-    return model, normalizer, progress
+        if last or run.evaluation_due():
+            run.evaluate("imitation")
+        if last:
+            return
 
 
 class _Run(BaseCallback):
@@ -260,7 +296,7 @@ class _Run(BaseCallback):
         super().__init__()
         self.settings, self.out, self.ppo, self.normalizer = settings, out, model, normalizer
         self.progress, self.clock, self.max_minutes, self.report = progress, clock, max_minutes, report
-        self._evaluated = clock.minutes
+        self._evaluated = clock.minutes - 0.5 * settings.evaluation_minutes
         self._steps_at_start, self._start = model.num_timesteps, clock.minutes
 
     def _on_step(self) -> bool:
@@ -269,7 +305,8 @@ class _Run(BaseCallback):
     def _on_rollout_start(self) -> None:
         venv = self.training_env
         assert isinstance(venv, DriveVecEnv)
-        fading = 1.0 - self.clock.minutes / self.settings.teacher_minutes
+        alone = self.clock.minutes - self.progress.imitation.get("minutes", 0.0)
+        fading = 1.0 - alone / self.settings.teacher_minutes
         self.ppo.teacher_rate = self.settings.teacher_rate * max(fading, 0.0)
         if venv.recent:
             recent = list(venv.recent)
@@ -289,8 +326,12 @@ class _Run(BaseCallback):
                 f"std {values.get('train/std', 0.0):.3f}, train: {describe(list(venv.recent))}"
             )
         self.logger.dump(self.ppo.num_timesteps)
-        if self.clock.minutes - self._evaluated >= self.settings.evaluation_minutes:
+        if self.evaluation_due():
             self.evaluate("ppo")
+
+    def evaluation_due(self) -> bool:
+        """Whether the last evaluation is long enough ago."""
+        return self.clock.minutes - self._evaluated >= self.settings.evaluation_minutes
 
     def evaluate(self, phase: str) -> None:
         """Play the tuning cases, compare with the baseline, keep the checkpoint if it is the best."""
@@ -304,8 +345,9 @@ class _Run(BaseCallback):
         results = {name: evaluate_driver(driver, self.settings, name) for name in ("truth", "errors")}
         for name, result in results.items():
             self.report(f"{self.clock.minutes:.1f} min: {phase}, {name}: {result['text']}")
-            self.ppo.logger.record(f"tune/success_{name}", result["success"])
-            self.ppo.logger.record(f"tune/speed_{name}_mps", result["mean_speed_mps"])
+            if phase != "imitation":
+                self.ppo.logger.record(f"tune/success_{name}", result["success"])
+                self.ppo.logger.record(f"tune/speed_{name}_mps", result["mean_speed_mps"])
         score = 0.5 * sum(r["success"] + 0.002 * r["mean_speed_mps"] for r in results.values())
         p = self.progress
         p.minutes, p.environment_steps, p.rollouts = self.clock.minutes, self.ppo.num_timesteps, self.ppo.rollouts_seen
@@ -317,6 +359,6 @@ class _Run(BaseCallback):
             save_checkpoint(self.out / "best", self.ppo, self.normalizer, p)
             self.report(f"{self.clock.minutes:.1f} min: best so far, score {score:.3f}")
         save_checkpoint(self.out / "last", self.ppo, self.normalizer, p)
-        if self.ppo.demonstrations is not None and self.ppo.teacher_rate > 0.0:
+        if self.ppo.demonstrations is not None and (phase == "imitation" or self.ppo.teacher_rate > 0.0):
             self.ppo.demonstrations.save(self.out / DEMONSTRATIONS_FILE)
         self._evaluated = self.clock.minutes

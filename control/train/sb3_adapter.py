@@ -64,7 +64,7 @@ class DriveVecEnv(VecEnv):
         self.reward_scale = reward_scale
         self.recent: deque[EpisodeSummary] = deque(maxlen=200)
         self._pool = pool
-        self._teacher = None if demonstrations is None else Teacher(env.num_envs)
+        self._teacher = None if demonstrations is None else teacher or Teacher(env.num_envs)
         self._demonstrations = demonstrations
         self._raw = np.zeros((env.num_envs, LAYOUT.size), np.float32)
         self._actions = np.zeros((env.num_envs, 2), np.float32)

@@ -77,7 +77,7 @@ def export_policy(
             ),
         ),
         training={
-            "algorithm": "imitation of IDM + MOBIL (DAgger), then PPO",
+            "algorithm": _algorithm(progress),
             "split": "train",
             "settings": progress.settings,
             "minutes": round(progress.minutes, 1),
@@ -152,6 +152,17 @@ def _tuning_metrics(progress: Progress) -> dict[str, Any]:
     return metrics
 
 
+TEACHERS = {"planner": "a privileged planner that sees the simulator's true state", "idm": "IDM + MOBIL"}
+
+
+def _algorithm(progress: Progress) -> str:
+    teacher = TEACHERS[progress.settings.get("teacher", "idm")]
+    imitation = f"imitation of {teacher} (DAgger, {int(progress.imitation.get('samples', 0))} labelled states)"
+    if not progress.environment_steps:
+        return imitation
+    return f"{imitation}, then PPO of stable-baselines3 ({progress.environment_steps} steps)"
+
+
 def _report(progress: Progress, parity: ParityResult) -> str:
     rows = [
         f"| {e['minutes']:.0f} | {e['phase']} | {e['steps']} | {e['truth']['text']} | {e['errors']['text']} |"
@@ -162,8 +173,8 @@ def _report(progress: Progress, parity: ParityResult) -> str:
         [
             "# Driving policy",
             "",
-            "Warm start by imitation of IDM + MOBIL (DAgger), then PPO of stable-baselines3 on the perception error",
-            "model. Cases: split `train`, failed ones more often; the checkpoint was chosen on the first",
+            f"How it was trained: {_algorithm(progress)}, on the perception error model.",
+            "Cases: split `train`; the checkpoint was chosen on the first",
             f"{progress.settings['evaluation_cases']} cases of split `tune`; evaluation cases were never used.",
             "",
             f"IDM + MOBIL on the same tuning cases: {baseline}.",

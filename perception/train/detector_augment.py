@@ -15,18 +15,18 @@ class AugmentConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Probabilities and ranges."""
 
     flip: float = 0.5
-    geometry: float = 0.4
+    geometry: float = 0.3
     scale: tuple[float, float] = (0.85, 1.2)
     shift_px: tuple[float, float] = (30.0, 6.0)  # across, down
-    erase: float = 0.3
-    colour: float = 0.9
+    erase: float = 0.15
+    colour: float = 0.7
     gain: float = 0.3  # +- share of contrast and of each channel's gain (a third of it)
     offset: float = 30.0  # +- brightness
     gamma: float = 0.35  # +- log gamma
     mix: float = 0.15  # +- share of other channels in each
-    noise: float = 0.4
+    noise: float = 0.2
     noise_sigma: float = 8.0
-    blur: float = 0.12
+    blur: float = 0.08
 
 
 def augment(

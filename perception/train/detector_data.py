@@ -13,13 +13,14 @@ import cv2
 import numpy as np
 
 from visuomotor.messages.camera import CameraModel, load_camera
-from visuomotor.messages.schema import CLASS_NAMES
+from visuomotor.messages.schema import CLASS_NAMES, CYCLIST, PEDESTRIAN, TRUCK
 
 PROFILE = Path(__file__).resolve().parents[2] / "launch" / "profiles" / "drive"
 SPLITS = ("train", "val", "test")
 # Below these an object is neither wanted nor wrong: training ignores what lies there. Evaluation asks for 10 px, 30 %.
 MIN_TRAIN_HEIGHT_PX = 7.0
 MIN_TRAIN_VISIBLE = 0.2
+RARE_CLASSES = (TRUCK, CYCLIST, PEDESTRIAN)
 
 
 @dataclass(kw_only=True)
@@ -187,18 +188,29 @@ def group_by_size(images: list[LabelledImage]) -> list[list[LabelledImage]]:
     return [groups[shape] for shape in sorted(groups, reverse=True)]
 
 
+def sampling_weight(objects: Objects) -> float:
+    """How often an image is drawn: an empty one teaches little, and what is rare on the road shall be no stranger."""
+    classes = objects.class_id[objects.wanted]
+    if not len(classes):
+        return 0.4
+    return 2.0 if np.isin(classes, RARE_CLASSES).any() else 1.0
+
+
 def epoch_order(
     groups: list[list[LabelledImage]], batch: int, rng: np.random.Generator
 ) -> Iterator[list[LabelledImage]]:
-    """Every image once, in random batches of one size each; batch sizes grow for smaller images.
+    """As many images as there are, drawn by ``sampling_weight``, in random batches of one size each.
 
-    ``batch`` is that of the largest images; smaller ones come in batches of about as many pixels, at most double.
+    The draw is systematic: an image comes as often as its weight says, rounded up or down by chance. ``batch`` is that
+    of the largest images; smaller ones come in batches of about as many pixels, at most double.
     """
     batches: list[list[LabelledImage]] = []
     largest = max((g[0].image.size for g in groups), default=1)
     for group in groups:
         count = batch * min(2, max(1, round(largest / group[0].image.size)))
-        order = rng.permutation(len(group))
+        share = np.cumsum([sampling_weight(image.objects) for image in group])
+        marks = (np.arange(len(group)) + rng.random()) * (share[-1] / len(group))
+        order = rng.permutation(np.searchsorted(share, marks, side="right").clip(max=len(group) - 1))
         chunks = [order[i : i + count] for i in range(0, len(order), count)]
         if len(chunks) > 1 and len(chunks[-1]) < count // 2:
             chunks.pop()  # too few for batch statistics; the next epoch draws anew

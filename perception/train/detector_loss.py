@@ -35,6 +35,8 @@ class LossConfig(msgspec.Struct, frozen=True, kw_only=True):
     candidates: int = 9  # locations per object
     # Longer side, in strides, of the objects that each level looks for; the ranges overlap, the best fit decides.
     level_sides: tuple[tuple[float, float], ...] = ((0.0, 10.0), (3.0, 10.0), (3.0, 12.0), (4.0, 1e9))
+    # How much a location of an object of each class counts for the scores: what is rare would else be called a car.
+    class_weight: tuple[float, ...] = (1.0, 2.0, 2.5, 1.5, 1.0)
     score_power: float = 0.5
     iou_power: float = 4.0
 
@@ -150,12 +152,10 @@ def detector_loss(
         x0, y0, x1, y1 = t.box_px[i] + torch.tensor([-2.0, -2.0, 2.0, 2.0])
         x, y = location[:, 0], location[:, 1]
         weight[t.image_index[i], (x > x0) & (x < x1) & (y > y0) & (y < y1)] = 0.0
-    weight[image, place] = 1.0
-    # Quality focal loss (Li et al. 2020): cross entropy to the soft goal, weighed by how far off the score is.
+    weight[image, place] = torch.tensor(config.class_weight)[t.class_id[owner]]
     entropy = functional.binary_cross_entropy_with_logits(logits, goal, reduction="none")
-    focal = (logits.detach().sigmoid() - goal).abs().square()
     mass = wanted_score.sum().clamp(min=1.0)
-    terms = {"score": (entropy * focal * weight[..., None]).sum() / mass}
+    terms = {"score": (entropy * weight[..., None]).sum() / mass}
 
     if len(owner):
         found = model.decode(raw[image, place], location[place], t.class_id[owner])

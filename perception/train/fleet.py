@@ -10,6 +10,7 @@ from visuomotor.control.idm_driver import IdmMobilSettings
 from visuomotor.control.inputs import DriveInputs
 from visuomotor.sim.drive import DriveWorlds
 from visuomotor.sim.error_model import true_tracks
+from visuomotor.sim.inputs import inputs_from_worlds
 from visuomotor.sim.scenario import drive_case
 from visuomotor.sim.sensors import Sensors
 
@@ -54,29 +55,4 @@ class Fleet:
         self._action = action.astype(np.float32)
 
     def _inputs(self) -> DriveInputs:
-        sensors, tracks = self.sensors, true_tracks(self.worlds, self.sensors.odom_pose)
-        count, slots = tracks.present.shape
-        return DriveInputs(
-            speed_mps=sensors.speed_mps,
-            acceleration_mps2=sensors.acceleration_mps2,
-            yaw_rate_radps=sensors.yaw_rate_radps,
-            steering_angle_rad=sensors.steering_angle_rad,
-            odom_pose=sensors.odom_pose,
-            route_m=sensors.route_m,
-            lane_count=sensors.lane_count,
-            lane_width_m=sensors.lane_width_m,
-            speed_limit_mps=sensors.speed_limit_mps,
-            goal_distance_m=sensors.goal_distance_m,
-            track_present=tracks.present,
-            track_id=tracks.track_id,
-            class_id=tracks.class_id,
-            track_position_m=tracks.position_m,
-            track_velocity_mps=tracks.velocity_mps,
-            track_heading_rad=tracks.heading_rad,
-            track_size_m=tracks.size_m,
-            track_unseen_s=tracks.unseen_s,
-            forecast_m=np.zeros((count, slots, 0, 15, 2), np.float32),
-            forecast_probability=np.zeros((count, slots, 0), np.float32),
-            last_action_norm=self._action,
-            camera_present=np.ones((count, 3), bool),
-        )
+        return inputs_from_worlds(self.sensors, true_tracks(self.worlds, self.sensors.odom_pose), self._action)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from visuomotor.control.action import decode, limit_command
-from visuomotor.control.inputs import DriveInputs
 from visuomotor.messages.schema import CAR, PEDESTRIAN
 from visuomotor.sim.drive import ENDS, DriveWorlds
 from visuomotor.sim.error_model import true_tracks
+from visuomotor.sim.inputs import inputs_from_worlds
 from visuomotor.sim.road import RoadParameters
 from visuomotor.sim.scenario import CROSS, PARKED, STATIC, TRAFFIC, WALKER, AgentSpec, DriveCase, Driver
 from visuomotor.sim.sensors import Sensors
@@ -52,35 +52,6 @@ def moving(s_m: float, d_m: float, speed: float) -> AgentSpec:
     )
 
 
-def sense(worlds: DriveWorlds, sensors: Sensors, last: np.ndarray) -> DriveInputs:
-    tracks = true_tracks(worlds, sensors.odom_pose)
-    count, slots = tracks.present.shape
-    return DriveInputs(
-        speed_mps=sensors.speed_mps,
-        acceleration_mps2=sensors.acceleration_mps2,
-        yaw_rate_radps=sensors.yaw_rate_radps,
-        steering_angle_rad=sensors.steering_angle_rad,
-        odom_pose=sensors.odom_pose,
-        route_m=sensors.route_m,
-        lane_count=sensors.lane_count,
-        lane_width_m=sensors.lane_width_m,
-        speed_limit_mps=sensors.speed_limit_mps,
-        goal_distance_m=sensors.goal_distance_m,
-        track_present=tracks.present,
-        track_id=tracks.track_id,
-        class_id=tracks.class_id,
-        track_position_m=tracks.position_m,
-        track_velocity_mps=tracks.velocity_mps,
-        track_heading_rad=tracks.heading_rad,
-        track_size_m=tracks.size_m,
-        track_unseen_s=tracks.unseen_s,
-        forecast_m=np.zeros((count, slots, 0, 0, 2), np.float32),
-        forecast_probability=np.zeros((count, slots, 0), np.float32),
-        last_action_norm=last,
-        camera_present=np.ones((count, 3), bool),
-    )
-
-
 class Trace:
     def __init__(self) -> None:
         self.d_m: list[np.ndarray] = []
@@ -104,7 +75,7 @@ def drive(*cases: DriveCase, ticks: int = 400) -> Trace:
     try:
         for _ in range(ticks):
             sensors.update()
-            inputs = sense(worlds, sensors, last)
+            inputs = inputs_from_worlds(sensors, true_tracks(worlds, sensors.odom_pose), last)
             last = teacher.act(inputs)
             limited = limit_command(*decode(last, inputs), command[0], command[1], sensors.speed_mps)
             worlds.step(command[0], command[1])

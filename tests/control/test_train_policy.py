@@ -150,6 +150,27 @@ def test_demonstrations_forget_the_oldest_and_survive_saving(tmp_path):
     np.testing.assert_allclose(newest, 0.2)
 
 
+def test_labels_of_a_standing_car_weigh_less_and_those_before_a_failure_more(tmp_path):
+    kept = Demonstrations(capacity=12)
+    kept.normalizer = Normalizer.fit(np.random.default_rng(0).normal(size=(50, LAYOUT.size)))
+    speed = LAYOUT.index("ego_speed")
+    for tick in range(4):  # three worlds; the second one stands and brakes
+        observation = np.full((3, LAYOUT.size), tick, np.float32)
+        observation[:, speed] = (5.0, 0.0, 5.0)
+        kept.add(observation, np.array([[-0.5, tick], [-0.5, tick], [0.5, tick]], np.float32))
+    kept.stress(2, batch=3, batches=2, factor=3.0)
+    kept.save(tmp_path / "d.npz")
+    again = Demonstrations(capacity=12)
+    again.load(tmp_path / "d.npz")
+    again.normalizer = kept.normalizer
+    for some in (kept, again):
+        _, action, weight = (t.numpy() for t in some.sample(400, newest=12))
+        assert set(weight[action[:, 0] > 0.0, 1].tolist()) == {1.0, 3.0}
+        assert set(weight[weight[:, 0] == 3.0][:, 1].tolist()) == {3.0}
+        assert set(action[weight[:, 0] == 3.0, 1].tolist()) == {2.0, 3.0}
+        assert set(weight[action[:, 0] < 0.0, 1].tolist()) == {1.0, np.float32(0.1).item()}
+
+
 def test_pool_replays_failed_cases():
     pool = CasePool(seed=0, replay=0.5)
 

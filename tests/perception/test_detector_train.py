@@ -12,7 +12,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from visuomotor.messages.camera import CameraModel  # noqa: E402
-from visuomotor.messages.schema import CLASS_NAMES, CONE  # noqa: E402
+from visuomotor.messages.schema import CAR, CLASS_NAMES, CONE, PEDESTRIAN  # noqa: E402
 from visuomotor.perception.train.detector_augment import AugmentConfig, augment, flip, rescale  # noqa: E402
 from visuomotor.perception.train.detector_checkpoint import load_weights  # noqa: E402
 from visuomotor.perception.train.detector_data import (  # noqa: E402
@@ -197,10 +197,25 @@ def test_augmentation_leaves_its_input_alone_and_repeats_with_the_seed() -> None
     assert objects.box_px[0].tolist() == [10.0, 20.0, 31.0, 40.0]
 
 
-def test_epochs_visit_every_image_once_in_batches_of_one_size(data: Path) -> None:
+def test_epochs_draw_images_by_weight_in_batches_of_one_size(data: Path) -> None:
     groups = group_by_size(read_split(data, "train"))
-    seen = [i.image_id for batch in epoch_order(groups, 4, np.random.default_rng(0)) for i in batch]
-    assert sorted(seen) == list(range(8))
+    for group in groups:
+        for image in group:
+            image.objects.class_id[:] = PEDESTRIAN if image is group[0] else CAR
+            image.objects.wanted[:] = image is not group[-1]
+    rng = np.random.default_rng(0)
+    drawn: dict[int, int] = {}
+    for _ in range(200):
+        epoch = list(epoch_order(groups, 4, rng))
+        assert all(len({image.image.shape for image in batch}) == 1 for batch in epoch)
+        assert sum(map(len, epoch)) == sum(map(len, groups))
+        for batch in epoch:
+            for image in batch:
+                drawn[image.image_id] = drawn.get(image.image_id, 0) + 1
+    for group in groups:
+        weights = [2.0, *[1.0] * (len(group) - 2), 0.4]
+        expected = 200 * len(group) * np.array(weights) / sum(weights)
+        np.testing.assert_allclose([drawn[image.image_id] for image in group], expected, atol=15)
     parts = [read_split(data, "train", part=part, parts=2) for part in range(2)]
     assert sorted(i.image_id for part in parts for i in part) == list(range(8))
 
