@@ -97,21 +97,30 @@ def train_forecaster(
     seed: TrainSeed = 1,
     resume: Resume = False,
     max_minutes: Minutes = None,
+    adversarial: Annotated[float, typer.Option(min=0.0, help="Weight of a discriminator's term (GAN); 0: none.")] = 0.0,
+    l1: Annotated[float, typer.Option("--l1", min=0.0, help="L1 penalty: small weights become exactly 0.")] = 0.0,
+    folds: Annotated[
+        int | None, typer.Option(min=2, help="Cross-validate with so many folds of episodes; makes no bundle.")
+    ] = None,
 ) -> int:
     """Train the forecaster on tracks as the tracker delivers them and export its bundle."""
-    from visuomotor.perception.train.forecaster_tasks import train_forecaster
+    from visuomotor.perception.train import forecaster_tasks
 
-    bundle = train_forecaster(
-        task.value,
-        out / f"{task.value}-forecaster",
-        data=data,
-        runs=runs,
-        resume=resume,
-        epochs=epochs,
-        seed=seed,
-        time_limit_s=None if max_minutes is None else 60.0 * max_minutes,
-        report=typer.echo,
-    )
+    common: dict[str, Any] = {
+        "data": data,
+        "runs": runs,
+        "resume": resume,
+        "epochs": epochs,
+        "seed": seed,
+        "time_limit_s": None if max_minutes is None else 60.0 * max_minutes,
+        "adversarial": adversarial,
+        "l1": l1,
+        "report": typer.echo,
+    }
+    if folds is not None:
+        forecaster_tasks.cross_validate_forecaster(task.value, folds=folds, **common)
+        return 0
+    bundle = forecaster_tasks.train_forecaster(task.value, out / f"{task.value}-forecaster", **common)
     return _say_bundles([bundle])
 
 

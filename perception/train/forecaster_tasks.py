@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -20,7 +20,9 @@ from visuomotor.perception.baseline_forecasters import ConstantVelocity, Kalman
 from visuomotor.perception.forecaster import Forecaster, load_forecaster
 from visuomotor.perception.train import eth_ucy
 from visuomotor.perception.train.eth_ucy_data import load_split
+from visuomotor.perception.train.forecaster_adversarial import AdversarialSettings, Adversary
 from visuomotor.perception.train.forecaster_data import Augmentation, SceneSet, batches
+from visuomotor.perception.train.forecaster_folds import RESULTS, cross_validate
 from visuomotor.perception.train.forecaster_loss import LossWeights
 from visuomotor.perception.train.forecaster_metrics import by_manoeuvre, score_agents
 from visuomotor.perception.train.forecaster_model import ForecasterConfig
@@ -49,40 +51,35 @@ def train_forecaster(
     epochs: int | None = None,
     seed: int = 1,
     time_limit_s: float | None = None,
+    adversarial: float = 0.0,
+    l1: float = 0.0,
     report: Report = print,
 ) -> Bundle:
     """Train the forecaster of a task and write its bundle to ``out``.
 
     ``data``: for drive a folder of track samples (default ``data/tracks``, made from the simulator when it is not
     there); for eth-ucy the folder with ``raw/``. ``runs`` holds checkpoints and TensorBoard events (default
-    ``runs/forecaster-<task>``); ``resume`` goes on from there. Raises ValueError on an unknown task or missing data.
+    ``runs/forecaster-<task>``); ``resume`` goes on from there. ``adversarial`` is the weight of a discriminator's term
+    (0: none), ``l1`` of an L1 penalty. Raises ValueError on an unknown task, missing data or a negative weight.
     """
-    if task not in TASKS:
-        raise ValueError(f"task: expected one of {', '.join(TASKS)}, got {task!r}")
+    _check(task, adversarial, l1)
     torch.set_num_threads(1)
     folder = Path(runs or f"runs/forecaster-{task}")
-    if task == "drive":
-        root = Path(data or "data/tracks")
-        _need_tracks(root, report)
-        train_set, tune_set = SceneSet.load(root / "train.npz"), SceneSet.load(root / "tune.npz")
-        config, settings = ForecasterConfig(), DRIVE_SETTINGS
-        source: dict[str, Any] = {
-            split: json.loads((root / f"{split}.json").read_text()) for split in ("train", "tune", "evaluation")
-        }
-    else:
-        if data is None:
-            raise ValueError("data: expected the folder of the ETH/UCY recordings (with raw/), got none")
-        root = Path(data)
-        train_set, tune_set = load_split(root, None, "train", 1), load_split(root, None, "val", 1)
-        config, settings = eth_ucy.CONFIG, eth_ucy.SETTINGS
-        source = {"recordings": "ETH (BIWI) and UCY, training parts of all scenes", "validation": "their val parts"}
-    settings = replace(settings, seed=seed, epochs=epochs or settings.epochs)
-    if time_limit_s is not None:
-        settings = replace(settings, time_limit_s=time_limit_s)
-    result = train(train_set, tune_set, config, settings, folder, resume=resume, report=report)
-    training = {
-        "data": source,
-        "agents": len(train_set),
+    loaded = _load(task, data, report)
+    settings = _settings(loaded.settings, seed, epochs, time_limit_s, l1)
+    result = train(
+        loaded.train_set,
+        loaded.tune_set,
+        loaded.config,
+        settings,
+        folder,
+        resume=resume,
+        report=report,
+        extra_loss=_adversary(adversarial, loaded.config, seed),
+    )
+    training: dict[str, Any] = {
+        "data": loaded.source,
+        "agents": len(loaded.train_set),
         "seed": seed,
         "settings": msgspec.to_builtins(asdict(settings) | {"time_limit_s": str(settings.time_limit_s)}),
         "epochs": result.epochs,
@@ -90,17 +87,110 @@ def train_forecaster(
         "seconds": round(result.seconds),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} thread",
     }
+    if adversarial:
+        training["adversarial"] = asdict(AdversarialSettings(adversarial))
+    if l1:
+        training["zero_share"] = result.zero_share
 
     bundle = export_forecaster(
         result.network, Path(out), task=task, training=training, metrics={}, report="", code_revision=_revision()
     )
     if task == "drive":  # scored as it will run, so it has to exist first
-        scores = eval_forecaster(bundle.path, data=root, report=report)
+        scores = eval_forecaster(bundle.path, data=loaded.root, report=report)
         bundle = _describe(bundle, scores["forecasters"]["lstm"], drive_report(scores, result, training))
     else:
         bundle = _describe(bundle, {"validation_score_m": result.best_score}, _eth_report(result, training))
     report(f"wrote {bundle.path}")
     return bundle
+
+
+def cross_validate_forecaster(
+    task: str = "drive",
+    *,
+    folds: int,
+    data: Path | str | None = None,
+    runs: Path | str | None = None,
+    resume: bool = False,
+    epochs: int | None = None,
+    seed: int = 1,
+    time_limit_s: float | None = None,
+    adversarial: float = 0.0,
+    l1: float = 0.0,
+    report: Report = print,
+) -> dict[str, Any]:
+    """Train and score ``folds`` networks on the train split, each without some of its episodes; see ``cross_validate``.
+
+    Options are those of ``train_forecaster``; ``time_limit_s`` is that of each fold. Writes ``folds.json`` to ``runs``
+    (default ``runs/forecaster-<task>-folds``) and no bundle. Raises ValueError as ``train_forecaster`` does, on fewer
+    than 2 folds or more than there are episodes, and for eth-ucy, which is split by scene in its own module.
+    """
+    _check(task, adversarial, l1)
+    if task == "eth-ucy":
+        raise ValueError("folds: eth-ucy leaves one scene out: python -m visuomotor.perception.train.eth_ucy")
+    if folds < 2:  # before tracks are made for it
+        raise ValueError(f"folds: expected 2 or more, got {folds}")
+    torch.set_num_threads(1)
+    folder = Path(runs or f"runs/forecaster-{task}-folds")
+    loaded = _load(task, data, report)
+    found = cross_validate(
+        loaded.train_set,
+        loaded.tune_set,
+        loaded.config,
+        _settings(loaded.settings, seed, epochs, time_limit_s, l1),
+        folds,
+        folder,
+        resume=resume,
+        report=report,
+        make_extra_loss=lambda: _adversary(adversarial, loaded.config, seed),
+        note={"task": task, "adversarial": adversarial},
+    )
+    report(f"wrote {folder / RESULTS}")
+    return found
+
+
+class _TaskData(NamedTuple):
+    root: Path
+    train_set: SceneSet
+    tune_set: SceneSet
+    config: ForecasterConfig
+    settings: TrainingSettings
+    source: dict[str, Any]
+
+
+def _load(task: str, data: Path | str | None, report: Report) -> _TaskData:
+    if task == "drive":
+        root = Path(data or "data/tracks")
+        _need_tracks(root, report)
+        train_set, tune_set = SceneSet.load(root / "train.npz"), SceneSet.load(root / "tune.npz")
+        source: dict[str, Any] = {
+            split: json.loads((root / f"{split}.json").read_text()) for split in ("train", "tune", "evaluation")
+        }
+        return _TaskData(root, train_set, tune_set, ForecasterConfig(), DRIVE_SETTINGS, source)
+    if data is None:
+        raise ValueError("data: expected the folder of the ETH/UCY recordings (with raw/), got none")
+    root = Path(data)
+    train_set, tune_set = load_split(root, None, "train", 1), load_split(root, None, "val", 1)
+    source = {"recordings": "ETH (BIWI) and UCY, training parts of all scenes", "validation": "their val parts"}
+    return _TaskData(root, train_set, tune_set, eth_ucy.CONFIG, eth_ucy.SETTINGS, source)
+
+
+def _check(task: str, adversarial: float, l1: float) -> None:
+    """Refuse what is wrong before tracks are made for it."""
+    if task not in TASKS:
+        raise ValueError(f"task: expected one of {', '.join(TASKS)}, got {task!r}")
+    AdversarialSettings(adversarial)
+    TrainingSettings(l1=l1)
+
+
+def _settings(
+    base: TrainingSettings, seed: int, epochs: int | None, time_limit_s: float | None, l1: float
+) -> TrainingSettings:
+    limit = base.time_limit_s if time_limit_s is None else time_limit_s
+    return replace(base, seed=seed, epochs=epochs or base.epochs, time_limit_s=limit, l1=l1)
+
+
+def _adversary(weight: float, config: ForecasterConfig, seed: int) -> Adversary | None:
+    return Adversary(config, AdversarialSettings(weight), seed) if weight else None
 
 
 def _describe(bundle: Bundle, metrics: dict[str, Any], text: str) -> Bundle:

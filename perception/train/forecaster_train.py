@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -32,7 +32,8 @@ class TrainingSettings:
     epochs: int = 40
     agents_per_batch: int = 256
     learning_rate: float = 2e-3
-    weight_decay: float = 1e-2
+    weight_decay: float = 1e-2  # L2, decoupled from the gradient (AdamW)
+    l1: float = 0.0  # of the matrices: each step moves their weights towards 0 by this share of the learning rate
     warm_up_steps: int = 200
     ema_decay: float = 0.998
     patience: int = 8  # epochs without a better validation score
@@ -40,6 +41,29 @@ class TrainingSettings:
     steps_per_epoch: int | None = None  # None: all batches
     weights: LossWeights = field(default_factory=LossWeights)
     augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def __post_init__(self) -> None:
+        for name in ("weight_decay", "l1"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name}: expected 0 or more, got {getattr(self, name)}")
+
+
+class ExtraLoss(Protocol):
+    """A further term of the loss, with a state that is checkpointed beside the network's."""
+
+    def __call__(
+        self, batch: SceneSet, outputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        """The term for an augmented batch and the network's outputs of all its agents, and figures for TensorBoard."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what ``state_dict`` gave."""
+        ...
 
 
 @dataclass
@@ -51,6 +75,7 @@ class TrainingResult:
     best_epoch: int
     epochs: int
     seconds: float
+    zero_share: float = 0.0  # of the matrices' weights
 
 
 def manoeuvre_weights(data: SceneSet) -> np.ndarray:
@@ -105,11 +130,12 @@ def train(
     *,
     resume: bool = False,
     report: Callable[[str], None] = print,
-    extra_loss: Callable[..., torch.Tensor] | None = None,
+    extra_loss: ExtraLoss | None = None,
 ) -> TrainingResult:
     """Train a network; checkpoints and TensorBoard events go to ``folder``, and ``resume`` goes on from there.
 
-    Raises FileNotFoundError when there is nothing to resume, ValueError when it was made with another network.
+    ``extra_loss`` adds a term of its own, see ``forecaster_adversarial``. Raises FileNotFoundError when there is
+    nothing to resume, ValueError when it was made with another network, or with an extra loss and none is given now.
     """
     torch.manual_seed(settings.seed)
     rng = np.random.default_rng(settings.seed)
@@ -124,7 +150,7 @@ def train(
     total = per_epoch * settings.epochs
     state: dict[str, Any] = {"epoch": 0, "step": 0, "best": math.inf, "best_epoch": -1, "seconds": 0.0}
     if resume:
-        state = _restore(folder / CHECKPOINT, network, average, optimizer, config)
+        state = _restore(folder / CHECKPOINT, network, average, optimizer, config, extra_loss)
         rng = np.random.default_rng([settings.seed, state["epoch"]])
     report(f"{len(train_set)} agents in {len(bounds) - 1} scenes, {per_epoch} steps an epoch, {settings.epochs} epochs")
     writer = SummaryWriter(str(folder / "events"))
@@ -150,17 +176,22 @@ def train(
                 position, spread, log_probability, truth[keep], known[keep], settings.weights, weight
             )
             if extra_loss is not None:
-                loss = loss + extra_loss(changed, outputs)
+                term, figures = extra_loss(changed, outputs)
+                loss, parts = loss + term, parts | figures
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), 2.0)
             optimizer.step()
+            if settings.l1:
+                soften(network, optimizer.param_groups[0]["lr"] * settings.l1)
             decay = min(settings.ema_decay, (1 + state["step"]) / (10 + state["step"]))
             with torch.no_grad():
                 for kept, new in zip(average.parameters(), network.parameters(), strict=True):
                     kept.lerp_(new, 1 - decay)
             for name, value in {**parts, "total": float(loss.detach())}.items():
                 sums[name] = sums.get(name, 0.0) + value
+        if settings.l1:
+            _take_zeros(average, network)
         state["epoch"] += 1
         state["seconds"] = time.process_time() - started
         scores = validation_score(average, validation_set)
@@ -171,7 +202,7 @@ def train(
         if scores["score"] < state["best"]:
             state["best"], state["best_epoch"] = scores["score"], state["epoch"]
             torch.save({"config": config.to_dict(), "weights": average.state_dict()}, folder / BEST)
-        _save(folder / CHECKPOINT, network, average, optimizer, config, state)
+        _save(folder / CHECKPOINT, network, average, optimizer, config, state, extra_loss)
         report(
             f"epoch {state['epoch']}: loss {sums['total'] / max(taken, 1):.3f}, nearest {scores['min_ade_m']:.3f} m, "
             f"most probable {scores['likely_ade_m']:.3f} m, {state['seconds']:.0f} s"
@@ -179,9 +210,11 @@ def train(
         if state["epoch"] - state["best_epoch"] >= settings.patience or state["seconds"] > settings.time_limit_s:
             break
     writer.close()
-    return TrainingResult(
-        load_network(folder / BEST), state["best"], state["best_epoch"], state["epoch"], state["seconds"]
-    )
+    best = load_network(folder / BEST)
+    zeros = zero_share(best)
+    if settings.l1:
+        report(f"L1 {settings.l1:g}: {100 * zeros:.1f} % of the matrices' weights are zero")
+    return TrainingResult(best, state["best"], state["best_epoch"], state["epoch"], state["seconds"], zeros)
 
 
 def load_network(path: Path) -> ForecasterNetwork:
@@ -196,10 +229,35 @@ def _schedule(step: int, warm_up: int, total: int) -> float:
     return min(step / warm_up, 0.5 * (1 + math.cos(math.pi * min(step / max(total, 1), 1.0))) * 0.99 + 0.01)
 
 
+def soften(network: ForecasterNetwork, threshold: float) -> None:
+    """Move every weight of the matrices towards 0 by ``threshold``, to 0 when it is nearer: the proximal step of an L1
+    penalty (Parikh & Boyd 2014), after which small weights are 0 exactly.
+    """
+    with torch.no_grad():
+        for matrix in _matrices(network):
+            matrix.copy_(torch.nn.functional.softshrink(matrix, threshold))
+
+
+def zero_share(network: ForecasterNetwork) -> float:
+    """Share of the matrices' weights that are exactly 0."""
+    matrices = _matrices(network)
+    return sum(int((m == 0).sum()) for m in matrices) / sum(m.numel() for m in matrices)
+
+
+def _take_zeros(average: ForecasterNetwork, network: ForecasterNetwork) -> None:
+    """A running average only nears 0: set its weights to 0 where the network's are, before they are scored and kept."""
+    with torch.no_grad():
+        for kept, new in zip(_matrices(average), _matrices(network), strict=True):
+            kept.mul_(new != 0)
+
+
+def _matrices(network: ForecasterNetwork) -> list[torch.nn.Parameter]:
+    return [p for p in network.parameters() if p.ndim > 1]
+
+
 def _decayed(network: ForecasterNetwork, decay: float) -> list[dict[str, Any]]:
-    matrices = [p for p in network.parameters() if p.ndim > 1]
     vectors = [p for p in network.parameters() if p.ndim <= 1]
-    return [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
+    return [{"params": _matrices(network), "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
 def _save(
@@ -209,6 +267,7 @@ def _save(
     optimizer: torch.optim.Optimizer,
     config: ForecasterConfig,
     state: dict[str, Any],
+    extra_loss: ExtraLoss | None,
 ) -> None:
     partial = path.with_suffix(".partial")
     torch.save(
@@ -218,6 +277,7 @@ def _save(
             "average": average.state_dict(),
             "optimizer": optimizer.state_dict(),
             "state": dict(state),
+            "extra_loss": None if extra_loss is None else extra_loss.state_dict(),
         },
         partial,
     )
@@ -230,12 +290,19 @@ def _restore(
     average: ForecasterNetwork,
     optimizer: torch.optim.Optimizer,
     config: ForecasterConfig,
+    extra_loss: ExtraLoss | None,
 ) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: nothing to resume")
     stored = torch.load(path, map_location="cpu", weights_only=True)
     if stored["config"] != config.to_dict():
         raise ValueError(f"{path}: was made with the network {stored['config']}, expected {config.to_dict()}")
+    extra = stored.get("extra_loss")  # absent in checkpoints from before there was one
+    if (extra is None) != (extra_loss is None):
+        made, given = ("without" if missing else "with" for missing in (extra is None, extra_loss is None))
+        raise ValueError(f"{path}: was trained {made} an extra (adversarial) loss, cannot be resumed {given} one")
+    if extra_loss is not None:
+        extra_loss.load_state_dict(extra)
     network.load_state_dict(stored["network"])
     average.load_state_dict(stored["average"])
     optimizer.load_state_dict(stored["optimizer"])
