@@ -73,8 +73,7 @@ class Demonstrations:
         """Write what is kept, so that a training can be resumed with it."""
         order = (self._added - len(self) + np.arange(len(self))) % len(self._observation)
         fresh = path.with_suffix(".tmp.npz")
-        arrays = {"observation": self._observation, "action": self._action, "weight": self._weight}
-        np.savez(fresh, **{name: array[order] for name, array in arrays.items()})
+        np.savez(fresh, observation=self._observation[order], action=self._action[order], weight=self._weight[order])
         fresh.replace(path)
 
     def load(self, path: Path) -> None:
