@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "docs/own_policy.md", "docs/own_detector.md", "docs/own_scenario.md", "docs/own_robot.md"]
+GUIDES = ("own_policy", "own_detector", "own_scenario", "own_robot", "training")
+PAGES = ["README.md", *(f"docs/{name}.md" for name in GUIDES)]
 
 
 @pytest.mark.slow

@@ -1,7 +1,8 @@
 """Runs of the real perception on rendered frames, logged for the error model; fits it and draws its marginals.
 
-``python -m visuomotor.control.train.error_runs --seeds 0:20 --out runs/errors`` writes ``errors.json`` (copy it to the
-profile to train on it), ``marginals.png`` and ``marginals.json``. Cases are of the tuning split.
+``python -m visuomotor.control.train.error_runs --seeds 100:130 --event pedestrian --event cyclist`` writes
+``errors.json`` (copy it to the profile to train on it), ``marginals.png`` and ``marginals.json``. Cases are of the
+tuning split; ``--event`` keeps those with one of these events, so that rare classes are seen often enough to be fitted.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from visuomotor.perception import node as perception_node
 from visuomotor.sim import node as world_node
 from visuomotor.sim.env import PROFILE
 from visuomotor.sim.error_parameters import ErrorParameters, save_errors
+from visuomotor.sim.scenario import EVENT_KINDS, drive_case
 from visuomotor.sim.visibility import CameraArrays
 
 DETECTORS = {
@@ -81,6 +83,11 @@ def log_runs(
         graph.close()
 
 
+def has_event(seed: int, kinds: Sequence[str], suite: str = "drive-v1", split: str = "tune") -> bool:
+    """Whether the case holds an event of one of these kinds."""
+    return any(event.kind in kinds for event in drive_case(suite, split, seed).events)
+
+
 def compare(logs: Sequence[Log], out: Path, start: ErrorParameters, source: str) -> ErrorParameters:
     """Fit the model to the logs, replay their truth under it, and write parameters, picture and figures to ``out``."""
     cameras = CameraArrays.from_models([load_camera(PROFILE / f"{name}.yaml") for name in CAMERA_NAMES])
@@ -99,18 +106,27 @@ def main() -> None:
     """Log, fit, draw."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seeds", default="0:20", help="half-open range of tuning seeds")
+    parser.add_argument("--event", action="append", choices=EVENT_KINDS, help="only cases with one of these events")
     parser.add_argument("--policy", default="idm")
     parser.add_argument("--ticks", type=int, default=400, help="longest episode")
     parser.add_argument("--out", type=Path, default=Path("runs/errors"))
     options = parser.parse_args()
     first, last = (int(part) for part in options.seeds.split(":"))
+    seeds = [seed for seed in range(first, last) if not options.event or has_event(seed, options.event)]
+    if not seeds:
+        parser.error(f"--seeds {options.seeds}: no case with {' or '.join(options.event)}")
     logs: list[Log] = []
-    for log in log_runs(range(first, last), policy=options.policy, ticks_max=options.ticks):
+    for log in log_runs(seeds, policy=options.policy, ticks_max=options.ticks):
         logs.append(log)
-        print(f"seed {first + len(logs) - 1}: {len(log)} ticks, end {log[-1][0].end or 'cut'}", flush=True)
+        print(f"seed {seeds[len(logs) - 1]}: {len(log)} ticks, end {log[-1][0].end or 'cut'}", flush=True)
     ticks = sum(len(log) for log in logs)
-    source = f"fitted to {len(logs)} runs ({ticks} ticks) of split tune, seeds {options.seeds}, policy {options.policy}"
-    print(msgspec.json.format(msgspec.json.encode(compare(logs, options.out, ErrorParameters(), source))).decode())
+    kept = f" with {' or '.join(options.event)}" if options.event else ""
+    source = f"{len(logs)} runs ({ticks} ticks) of split tune, seeds {options.seeds}{kept}, policy {options.policy}"
+    print(
+        msgspec.json.format(
+            msgspec.json.encode(compare(logs, options.out, ErrorParameters(), f"fitted to {source}"))
+        ).decode()
+    )
 
 
 if __name__ == "__main__":

@@ -275,6 +275,8 @@ def _aggregate(
         )
         if last or run.evaluation_due():
             run.evaluate("imitation")
+        else:
+            run.save()
         if last:
             return
 
@@ -358,7 +360,13 @@ class _Run(BaseCallback):
             p.best_score = score
             save_checkpoint(self.out / "best", self.ppo, self.normalizer, p)
             self.report(f"{self.clock.minutes:.1f} min: best so far, score {score:.3f}")
-        save_checkpoint(self.out / "last", self.ppo, self.normalizer, p)
-        if self.ppo.demonstrations is not None and (phase == "imitation" or self.ppo.teacher_rate > 0.0):
-            self.ppo.demonstrations.save(self.out / DEMONSTRATIONS_FILE)
+        self.save(demonstrations=phase == "imitation" or self.ppo.teacher_rate > 0.0)
         self._evaluated = self.clock.minutes
+
+    def save(self, demonstrations: bool = True) -> None:
+        """Write the checkpoint that a training goes on from."""
+        p = self.progress
+        p.minutes, p.environment_steps, p.rollouts = self.clock.minutes, self.ppo.num_timesteps, self.ppo.rollouts_seen
+        save_checkpoint(self.out / "last", self.ppo, self.normalizer, p)
+        if demonstrations and self.ppo.demonstrations is not None:
+            self.ppo.demonstrations.save(self.out / DEMONSTRATIONS_FILE)
