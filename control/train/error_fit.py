@@ -163,7 +163,9 @@ def _life(pairs: Pairs, start: ErrorParameters) -> dict[str, object]:
     if follows.sum() >= LEAST_SAMPLES:
         switched = follows & (pairs.track[1:] != pairs.track[:-1])
         found["identity_switches_per_s"] = round(float(switched.sum() / (follows.sum() * DT_S)), 4)
-    newest = tracked & (pairs.age_s < 0.6)
+    # Only tracks that lie where the agent is: farther off, the pair may be a false track beside an unseen agent.
+    close = np.linalg.norm(np.nan_to_num(pairs.error_m, nan=np.inf), axis=1) < 0.8 + 0.03 * pairs.range_m
+    newest = tracked & (pairs.age_s < 0.6) & close & (pairs.share > 0.3)
     confusion = {
         c: float((pairs.track_class[mask] != c).mean())
         for c in range(CLASSES)
