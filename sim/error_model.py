@@ -158,7 +158,7 @@ class PerceptionErrors:
         share = visible(scene, self.cameras) * self.camera_alive[:, None]
         chance, radial_m, lateral_m = self._optics(scene, range_m, share)
         detected = scene.agent_present & (self._latent[..., 0] < ndtri(chance))
-        born = self._follow(scene, detected, share.max(axis=2) > self.parameters.visible_high, noise)
+        born = self._follow(scene, detected, share.max(axis=2) > self.parameters.visible50, noise)
         self._measure(scene, odom_pose, detected, born, position_m, velocity_mps, heading_rad, radial_m, lateral_m)
         self._invent(scene, odom_pose, noise)
         for name, value in before.items():
@@ -187,8 +187,8 @@ class PerceptionErrors:
         height_px = focal_px * scene.agent_size_m[..., 2] / range_m
         px50 = self._per_class["detection_px50"][scene.agent_class]
         chance = self._per_class["detection_max"][scene.agent_class] / (1.0 + (px50 / height_px) ** p.detection_slope)
-        seen = (share.max(axis=2) - p.visible_low) / (p.visible_high - p.visible_low)
-        chance = chance * np.clip(seen, 0.0, 1.0) * (range_m <= p.range_max_m)
+        seen = 1.0 / (1.0 + (p.visible50 / np.maximum(share.max(axis=2), 1e-3)) ** p.visible_slope)
+        chance = chance * seen * (range_m <= p.range_max_m)
         radial_m = p.radial_floor_m + p.radial_px * range_m**2 / (focal_px * eye_m)
         lateral_m = p.lateral_floor_m + p.lateral_px * range_m / focal_px
         return chance, radial_m, lateral_m

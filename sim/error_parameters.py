@@ -13,8 +13,9 @@ PerClass = tuple[float, float, float, float, float]
 class ErrorParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Parameters of the error model; one value per class where the type is five numbers (car .. cone).
 
-    Detection: probability ``detection_max * logistic(slope * ln(height_px / px50)) * ramp(visible share)``, by a latent
-    that is correlated over ``detection_correlation_s``. Noise: standard deviation ``floor + px * metres per pixel`` of
+    Detection: probability ``detection_max * logistic(detection_slope * ln(height_px / detection_px50)) *
+    logistic(visible_slope * ln(visible share / visible50))``, by a latent that is correlated over
+    ``detection_correlation_s``. Noise: standard deviation ``floor + px * metres per pixel`` of
     the ground point, along the line of sight (range^2 / (focal * camera height)) and across it (range / focal).
     """
 
@@ -23,8 +24,8 @@ class ErrorParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     detection_px50: PerClass = (6.0, 6.5, 7.5, 7.5, 6.5)
     detection_slope: float = 7.0
     detection_correlation_s: float = 0.4
-    visible_low: float = 0.1
-    visible_high: float = 0.45
+    visible50: float = 0.3
+    visible_slope: float = 5.0
     range_max_m: float = 90.0
     birth_hits: int = 3
     coast_s: float = 0.8  # a track that should be seen and is not
@@ -55,8 +56,7 @@ class ErrorParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     def __post_init__(self) -> None:
         """Raise ValueError that names the field, its value and what was expected."""
         shares = (
-            "visible_low",
-            "visible_high",
+            "visible50",
             "velocity_lateral_share",
             "velocity_at_birth",
             "false_alarm_near_share",
@@ -64,7 +64,15 @@ class ErrorParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         for name in ("detection_max", "class_confusion", "false_alarm_class", *shares):
             _expect(name, getattr(self, name), 0.0, 1.0, "probabilities in [0, 1]")
         positive = (
-            *("detection_px50", "detection_slope", "detection_correlation_s", "range_max_m", "position_correlation_s"),
+            *(
+                "detection_px50",
+                "detection_slope",
+                "visible50",
+                "visible_slope",
+                "detection_correlation_s",
+                "range_max_m",
+                "position_correlation_s",
+            ),
             *("velocity_correlation_s", "velocity_lag_s", "false_alarm_life_s", "false_alarm_range_m", "birth_hits"),
         )
         for name in positive:
@@ -72,8 +80,6 @@ class ErrorParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         for name in self.__struct_fields__:
             if name != "source":
                 _expect(name, getattr(self, name), 0.0, 1e6, "finite and not negative")
-        if self.visible_low >= self.visible_high:
-            raise ValueError(f"visible_low {self.visible_low} must lie below visible_high {self.visible_high}")
         if abs(sum(self.false_alarm_class) - 1.0) > 1e-3:
             raise ValueError(f"false_alarm_class must sum to 1, got {self.false_alarm_class}")
 

@@ -14,6 +14,7 @@ from visuomotor.sim.error_parameters import ErrorParameters
 from visuomotor.sim.visibility import CameraArrays
 
 LEAST_SAMPLES = 200  # below this a class keeps the value it started from
+HIDDEN_RANGE_M = 25.0  # nearer than this, what is hidden matters
 SETTLED_S = 0.6  # an agent must have been in view this long before a miss counts
 CLASSES = len(CLASS_NAMES)
 
@@ -80,13 +81,11 @@ def _detection(pairs: Pairs, start: ErrorParameters) -> dict[str, object]:
     maxima, px50 = np.array(start.detection_max), np.array(start.detection_px50)
 
     def chance(theta: np.ndarray) -> np.ndarray:
-        low, width = 1.0 / (1.0 + np.exp(-theta[0])), 0.05 + 0.9 / (1.0 + np.exp(-theta[1]))
         top, half = maxima.copy(), px50.copy()
-        top[present] = 1.0 / (1.0 + np.exp(-theta[3 : 3 + len(present)]))
+        top[present] = _logistic(theta[3 : 3 + len(present)])
         half[present] = np.exp(theta[3 + len(present) :])
-        slope = np.exp(theta[2])
-        ramp = np.clip((share - low) / width, 0.0, 1.0)
-        return top[classes] / (1.0 + (half[classes] / height) ** slope) * ramp
+        seen = 1.0 / (1.0 + (_logistic(theta[0]) / share) ** np.exp(theta[1]))
+        return top[classes] / (1.0 + (half[classes] / height) ** np.exp(theta[2])) * seen
 
     def loss(theta: np.ndarray) -> float:
         p = np.clip(chance(theta), 1e-3, 1.0 - 1e-3)
@@ -94,29 +93,29 @@ def _detection(pairs: Pairs, start: ErrorParameters) -> dict[str, object]:
 
     guess = np.concatenate(
         [
-            [_logit(start.visible_low), _logit((start.visible_high - start.visible_low - 0.05) / 0.9)],
-            [np.log(start.detection_slope)],
+            [_logit(start.visible50), np.log(start.visible_slope), np.log(start.detection_slope)],
             _logit(maxima[present]),
             np.log(px50[present]),
         ]
     )
     theta = minimize(loss, guess, method="L-BFGS-B", bounds=[(-6.0, 6.0)] * len(guess)).x
-    low = 1.0 / (1.0 + np.exp(-theta[0]))
-    high = min(low + 0.05 + 0.9 / (1.0 + np.exp(-theta[1])), 1.0)
-    low = min(low, high - 0.01)
     return {
-        "visible_low": round(float(low), 4),
-        "visible_high": round(float(high), 4),
+        "visible50": round(float(_logistic(theta[0])), 4),
+        "visible_slope": round(float(np.exp(theta[1])), 3),
         "detection_slope": round(float(np.exp(theta[2])), 3),
         "detection_max": _per_class(
             start.detection_max,
-            {c: float(1.0 / (1.0 + np.exp(-theta[3 + i]))) for i, c in enumerate(present)},
+            {c: float(_logistic(theta[3 + i])) for i, c in enumerate(present)},
         ),
         "detection_px50": _per_class(
             start.detection_px50, {c: float(np.exp(theta[3 + len(present) + i])) for i, c in enumerate(present)}
         ),
         "detection_correlation_s": _detection_memory(pairs, usable, chance(theta), fresh, start),
     }
+
+
+def _logistic(x: np.ndarray | float) -> np.ndarray:
+    return np.asarray(1.0 / (1.0 + np.exp(-np.asarray(x))))
 
 
 def _logit(p: np.ndarray | float) -> np.ndarray:
@@ -154,7 +153,9 @@ def _life(pairs: Pairs, start: ErrorParameters) -> dict[str, object]:
         found["birth_hits"] = int(_bounded(np.median(np.round(waited[first] / DT_S)), 1, 10))
     last = np.ones(len(tracked), bool)
     last[:-1] = ~((pairs.agent[1:] == pairs.agent[:-1]) & (pairs.track[1:] == pairs.track[:-1]))
-    for name, mask in (("coast_s", pairs.share > 0.5), ("coast_hidden_s", pairs.share <= 0.05)):
+    # Out of view, what counts is how long a car beside the ego is kept, not one far off behind others.
+    beside = (pairs.share <= 0.05) & (pairs.range_m < HIDDEN_RANGE_M)
+    for name, mask in (("coast_s", pairs.share > 0.5), ("coast_hidden_s", beside)):
         ends = pairs.unseen_s[last & tracked & mask & (pairs.unseen_s > 0.15)]
         if len(ends) >= 20:
             found[name] = round(_bounded(np.percentile(ends, 60), DT_S, 6.0), 2)

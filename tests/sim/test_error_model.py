@@ -234,7 +234,7 @@ def test_profile_parameters_load_and_survive_a_round_trip(tmp_path):
         ('{"radial_px": -1.0}', "radial_px must be finite and not negative, got -1.0"),
         ('{"detection_max": [1.2, 1, 1, 1, 1]}', "detection_max must be probabilities"),
         ('{"detection_max": [1, 1]}', "errors.json"),
-        ('{"visible_low": 0.6}', "visible_low 0.6 must lie below visible_high"),
+        ('{"visible50": 0.0}', "visible50"),
         ('{"false_alarm_class": [1, 1, 0, 0, 0]}', "must sum to 1"),
         ('{"radial": 1.0}', "radial"),
         ('{"radial_px": ', "errors.json"),
