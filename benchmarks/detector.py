@@ -1,6 +1,6 @@
 """Scores and speed of the shipped detectors on the evaluation split: a table, and ``results/detector.json``.
 
-visuomotor render drive --out data/drive --frames 9000 --seed 1
+visuomotor render drive --out data/drive --frames 16000 --seed 1
 python benchmarks/detector.py --data data/drive
 """
 
