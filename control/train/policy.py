@@ -337,7 +337,7 @@ class _Run(BaseCallback):
 
     def evaluate(self, phase: str) -> None:
         """Play the tuning cases, compare with the baseline, keep the checkpoint if it is the best."""
-        if phase == "end" and not self.progress.baseline:
+        if not self.progress.baseline:
             for perception in ("truth", "errors"):
                 worlds = min(self.settings.worlds, self.settings.evaluation_cases)
                 result = evaluate_driver(IdmMobilDriver(worlds), self.settings, perception)
