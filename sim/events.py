@@ -153,7 +153,7 @@ def _walker(t: Traffic, view: View, ego: Ego, b: np.ndarray, i: np.ndarray) -> N
     phase = t.phase[b, i]
     distance = t.s_m[b, i] - ego.s_m[b] - 0.5 * VEHICLE.length_m
     lane_edge = ego.d_m[b] - way * 0.5 * VEHICLE.width_m
-    to_walk = np.maximum((lane_edge - d) * way, 0.0) / pace  # time until it is in front of the ego
+    to_walk = np.maximum((lane_edge - d) * way, 0.0) / np.maximum(pace, 0.01)  # time until it is in front of the ego
     meets = distance < np.maximum(stopping_distance(ego_v), to_walk * ego_v * 0.9) + t.value[b, i]
     # A late one steps out when only a wary driver, who has slowed down for people at the kerb, has room.
     late = t.value[b, i] < 0.0
