@@ -264,11 +264,12 @@ class PerceptionErrors:
         t.size_m = np.where(update, scene.agent_size_m[..., :2] * self._size_scale, t.size_m)
 
     def _invent(self, scene: SceneView, odom_pose: np.ndarray, noise: np.ndarray) -> None:
-        """False alarms: tracks of nothing that stand for a short while, beside a real agent or anywhere in front."""
+        """False alarms: short tracks of nothing, beside a real agent or anywhere in front, standing or moving."""
         p, t = self.parameters, self.tracks
         ending = self._invented & (noise[..., 11] > -ndtri(min(DT_S / p.false_alarm_life_s, 0.999)))
         t.present[ending] = False
         self._invented &= ~ending
+        t.position_m[self._invented] += DT_S * t.velocity_mps[self._invented]
         if p.false_alarms_per_s <= 0.0:
             return
         # One candidate per scene and tick; the last slot's channel is only used by agents when all slots are taken.
@@ -290,7 +291,10 @@ class PerceptionErrors:
             bearing = rng.uniform(-1.0, 1.0) * self.cameras.half_fov_rad[0] + odom_pose[2]
             distance = rng.uniform(4.0, p.false_alarm_range_m)
             position_m = odom_pose[:2] + distance * np.array([np.cos(bearing), np.sin(bearing)])
-            velocity_mps, heading_rad = rng.normal(0.0, 1.0, 2), rng.uniform(-np.pi, np.pi)
+            velocity_mps, heading_rad = rng.normal(0.0, 0.5, 2), rng.uniform(-np.pi, np.pi)
+            if len(real) and rng.random() >= p.false_alarm_standing:  # what is left of somebody who went out of sight
+                like = int(rng.choice(real))
+                velocity_mps, heading_rad = t.velocity_mps[index, like], t.heading_rad[index, like]
             class_id = int(rng.choice(CLASS_COUNT, p=np.array(p.false_alarm_class) / sum(p.false_alarm_class)))
         self._invented[index, slot] = True
         t.present[index, slot], t.class_id[index, slot] = True, class_id

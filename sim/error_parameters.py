@@ -50,6 +50,7 @@ class ErrorParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     false_alarms_per_s: float = 0.06
     false_alarm_life_s: float = 0.5
     false_alarm_near_share: float = 0.5  # doubles beside a real agent; the rest anywhere in the front camera's view
+    false_alarm_standing: float = 0.5  # of the rest; the others move with the traffic
     false_alarm_class: PerClass = (0.5, 0.1, 0.1, 0.15, 0.15)
     false_alarm_range_m: float = 60.0
 
@@ -60,6 +61,7 @@ class ErrorParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             "velocity_lateral_share",
             "velocity_at_birth",
             "false_alarm_near_share",
+            "false_alarm_standing",
         )
         for name in ("detection_max", "class_confusion", "false_alarm_class", *shares):
             _expect(name, getattr(self, name), 0.0, 1.0, "probabilities in [0, 1]")

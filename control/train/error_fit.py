@@ -15,6 +15,7 @@ from visuomotor.sim.visibility import CameraArrays
 
 LEAST_SAMPLES = 200  # below this a class keeps the value it started from
 HIDDEN_RANGE_M = 25.0  # nearer than this, what is hidden matters
+STANDING_MPS = 1.0
 SETTLED_S = 0.6  # an agent must have been in view this long before a miss counts
 CLASSES = len(CLASS_NAMES)
 
@@ -290,6 +291,7 @@ def _false_alarms(pairs: Pairs, start: ErrorParameters) -> dict[str, object]:
     rows = truly[index]
     found["false_alarm_life_s"] = round(_bounded(alone[truly].mean() * DT_S, DT_S, 5.0), 3)
     found["false_alarm_near_share"] = round(float(false[rows, 4].mean()), 3)
+    found["false_alarm_standing"] = round(float((false[rows, 5] < STANDING_MPS).mean()), 3)
     counts = np.bincount(false[rows, 2].astype(int), minlength=CLASSES) + 0.5
     shares = np.round(counts / counts.sum(), 3)
     shares[int(shares.argmax())] += 1.0 - shares.sum()

@@ -99,7 +99,9 @@ class Pairs:
     heading_error_rad: np.ndarray
     size_ratio: np.ndarray  # [M, 2]
     ticks: int = 0
-    false_ticks: np.ndarray = field(default_factory=lambda: np.zeros((0, 5)))  # track, tick, class, range, near agent
+    false_ticks: np.ndarray = field(
+        default_factory=lambda: np.zeros((0, 6))
+    )  # track, tick, class, range, near agent, m/s
 
     @property
     def tracked(self) -> np.ndarray:
@@ -212,7 +214,8 @@ def _episode(
             away = np.linalg.norm(perceived.position_m[0, source_index] - scenes.odom_pose[tick, :2])
             near = float(distance[index].min(initial=np.inf) < 4.0)
             name = float(perceived.track_id[0, source_index] + 100_000 * number)
-            false.append((name, tick, float(perceived.class_id[0, source_index]), float(away), near))
+            speed = float(np.linalg.norm(perceived.velocity_mps[0, source_index]))
+            false.append((name, tick, float(perceived.class_id[0, source_index]), float(away), near, speed))
     sight = position - scenes.odom_pose[:, None, :2]
     sight /= np.maximum(np.linalg.norm(sight, axis=2, keepdims=True), 1.0)
     focal, eye = cameras.focal_px[best], cameras.height_m[best]
@@ -239,7 +242,7 @@ def _episode(
         **matched,
     }
     rows = {name: np.swapaxes(value, 0, 1)[mask] for name, value in columns.items()}
-    return rows, np.array(false, np.float64).reshape(-1, 5)
+    return rows, np.array(false, np.float64).reshape(-1, 6)
 
 
 def polar(vector: np.ndarray, sight: np.ndarray) -> np.ndarray:

@@ -33,6 +33,7 @@ KNOWN = msgspec.structs.replace(
     heading_noise_rad=(0.1,) * 5,
     birth_hits=4,
     false_alarms_per_s=0.5,
+    false_alarm_standing=1.0,  # moving ones would be taken for agents that the model missed
     identity_switches_per_s=0.1,
     track_spread=0.2,
 )
