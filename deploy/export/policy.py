@@ -140,14 +140,14 @@ def _parity_cases(recorded: np.ndarray | None) -> Iterator[dict[str, np.ndarray]
 
 
 def _tuning_metrics(progress: Progress) -> dict[str, Any]:
-    """The figures of the evaluation that chose this checkpoint."""
+    """The figures of the evaluation at which this checkpoint was written."""
     if not progress.evaluations:
         return {}
-    best = max(progress.evaluations, key=lambda evaluation: evaluation["score"])
+    last = progress.evaluations[-1]
     metrics: dict[str, Any] = {}
     for name in ("truth", "errors"):
-        metrics[f"tune_success_{name}"] = best[name]["success"]
-        metrics[f"tune_mean_speed_{name}_mps"] = best[name]["mean_speed_mps"]
+        metrics[f"tune_success_{name}"] = last[name]["success"]
+        metrics[f"tune_mean_speed_{name}_mps"] = last[name]["mean_speed_mps"]
     metrics.update({f"tune_success_idm_{name}": value for name, value in progress.baseline.items()})
     return metrics
 
@@ -174,7 +174,7 @@ def _report(progress: Progress, parity: ParityResult) -> str:
             "# Driving policy",
             "",
             f"How it was trained: {_algorithm(progress)}, on the perception error model.",
-            "Cases: split `train`; the checkpoint was chosen on the first",
+            "Cases: split `train`; this checkpoint was written at the last evaluation below, on the first",
             f"{progress.settings['evaluation_cases']} cases of split `tune`; evaluation cases were never used.",
             "",
             *([f"IDM + MOBIL on the same tuning cases: {baseline}.", ""] if baseline else []),
