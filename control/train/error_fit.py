@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 import numpy as np
 from scipy.optimize import minimize, nnls
+from scipy.special import expit
 
 from visuomotor.control.train.error_pairs import DT_S, Pairs, Scenes, collect, polar, tracks_of
 from visuomotor.messages.schema import CLASS_NAMES, Tracks, Truth
@@ -83,9 +84,9 @@ def _detection(pairs: Pairs, start: ErrorParameters) -> dict[str, object]:
 
     def chance(theta: np.ndarray) -> np.ndarray:
         top, half = maxima.copy(), px50.copy()
-        top[present] = _logistic(theta[3 : 3 + len(present)])
+        top[present] = expit(theta[3 : 3 + len(present)])
         half[present] = np.exp(theta[3 + len(present) :])
-        seen = 1.0 / (1.0 + (_logistic(theta[0]) / share) ** np.exp(theta[1]))
+        seen = 1.0 / (1.0 + (expit(theta[0]) / share) ** np.exp(theta[1]))
         return top[classes] / (1.0 + (half[classes] / height) ** np.exp(theta[2])) * seen
 
     def loss(theta: np.ndarray) -> float:
@@ -101,22 +102,18 @@ def _detection(pairs: Pairs, start: ErrorParameters) -> dict[str, object]:
     )
     theta = minimize(loss, guess, method="L-BFGS-B", bounds=[(-6.0, 6.0)] * len(guess)).x
     return {
-        "visible50": round(float(_logistic(theta[0])), 4),
+        "visible50": round(float(expit(theta[0])), 4),
         "visible_slope": round(float(np.exp(theta[1])), 3),
         "detection_slope": round(float(np.exp(theta[2])), 3),
         "detection_max": _per_class(
             start.detection_max,
-            {c: float(_logistic(theta[3 + i])) for i, c in enumerate(present)},
+            {c: float(expit(theta[3 + i])) for i, c in enumerate(present)},
         ),
         "detection_px50": _per_class(
             start.detection_px50, {c: float(np.exp(theta[3 + len(present) + i])) for i, c in enumerate(present)}
         ),
         "detection_correlation_s": _detection_memory(pairs, usable, chance(theta), fresh, start),
     }
-
-
-def _logistic(x: np.ndarray | float) -> np.ndarray:
-    return np.asarray(1.0 / (1.0 + np.exp(-np.asarray(x))))
 
 
 def _logit(p: np.ndarray | float) -> np.ndarray:

@@ -99,9 +99,8 @@ class Pairs:
     heading_error_rad: np.ndarray
     size_ratio: np.ndarray  # [M, 2]
     ticks: int = 0
-    false_ticks: np.ndarray = field(
-        default_factory=lambda: np.zeros((0, 6))
-    )  # track, tick, class, range, near agent, m/s
+    # Of each false track in each tick: track, tick, class, range, whether it is near an agent, speed.
+    false_ticks: np.ndarray = field(default_factory=lambda: np.zeros((0, 6)))
 
     @property
     def tracked(self) -> np.ndarray:

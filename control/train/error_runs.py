@@ -23,17 +23,13 @@ from visuomotor.messages.camera import load_camera
 from visuomotor.messages.graph import Graph
 from visuomotor.messages.schema import Episode, Tracks, Truth
 from visuomotor.perception import node as perception_node
+from visuomotor.perception.train.graph_logs import DETECTOR
 from visuomotor.sim import node as world_node
 from visuomotor.sim.env import PROFILE
 from visuomotor.sim.error_parameters import ErrorParameters, save_errors
 from visuomotor.sim.scenario import EVENT_KINDS, drive_case
 from visuomotor.sim.visibility import CameraArrays
 
-DETECTORS = {
-    "camera_front": "drive-detector-front",
-    "camera_left": "drive-detector-side",
-    "camera_right": "drive-detector-side",
-}
 Log = list[tuple[Truth, Tracks]]
 
 
@@ -43,7 +39,7 @@ def log_runs(
     split: str = "tune",
     policy: str = "idm",
     forecaster: str = "cv",
-    detectors: Mapping[str, str] = DETECTORS,
+    detectors: Mapping[str, str] = DETECTOR,
     ticks_max: int = 400,
     suite: str = "drive-v1",
 ) -> Iterator[Log]:

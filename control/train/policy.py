@@ -351,8 +351,7 @@ class _Run(BaseCallback):
                 self.ppo.logger.record(f"tune/success_{name}", result["success"])
                 self.ppo.logger.record(f"tune/speed_{name}_mps", result["mean_speed_mps"])
         score = 0.5 * sum(r["success"] + 0.002 * r["mean_speed_mps"] for r in results.values())
-        p = self.progress
-        p.minutes, p.environment_steps, p.rollouts = self.clock.minutes, self.ppo.num_timesteps, self.ppo.rollouts_seen
+        p = self._stamp()
         p.evaluations.append(
             {"minutes": p.minutes, "phase": phase, "steps": p.environment_steps, "score": score, **results}
         )
@@ -363,10 +362,14 @@ class _Run(BaseCallback):
         self.save(demonstrations=phase == "imitation" or self.ppo.teacher_rate > 0.0)
         self._evaluated = self.clock.minutes
 
-    def save(self, demonstrations: bool = True) -> None:
-        """Write the checkpoint that a training goes on from."""
+    def _stamp(self) -> Progress:
+        """The progress, brought up to now."""
         p = self.progress
         p.minutes, p.environment_steps, p.rollouts = self.clock.minutes, self.ppo.num_timesteps, self.ppo.rollouts_seen
-        save_checkpoint(self.out / "last", self.ppo, self.normalizer, p)
+        return p
+
+    def save(self, demonstrations: bool = True) -> None:
+        """Write the checkpoint that a training goes on from."""
+        save_checkpoint(self.out / "last", self.ppo, self.normalizer, self._stamp())
         if demonstrations and self.ppo.demonstrations is not None:
             self.ppo.demonstrations.save(self.out / DEMONSTRATIONS_FILE)
