@@ -1,6 +1,6 @@
 """Steps per second of the driving environment in one process, beside other environments in the same run.
 
-    OMP_NUM_THREADS=1 python benchmarks/environment.py [--seconds 10] [--worlds 32] [--rounds 3] [--json FILE]
+    OMP_NUM_THREADS=1 python benchmarks/environment.py [--seconds 10] [--worlds 128] [--rounds 3] [--json FILE]
 
 One step is one control step of one world with observation and reward: visuomotor/Drive-v1 at 10 Hz control and 100 Hz
 multibody physics with the perception error model and forecasts; highway-fast-v0 (5 Hz kinematic bicycles, no physics
@@ -87,7 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each round of each environment")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--worlds", type=int, default=32)
+    parser.add_argument("--worlds", type=int, default=128)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     makers = {

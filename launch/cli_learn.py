@@ -44,12 +44,27 @@ def render_drive(
     frames: Annotated[int, typer.Option(min=1, help="Images over all splits and cameras.")] = 8000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the data set.")] = 1,
     jobs: Jobs = 1,
+    crowd: Annotated[
+        str, typer.Option(help="Who is added to the traffic: around, or people-afar for small people and cyclists.")
+    ] = "around",
+    camera: Annotated[list[str] | None, typer.Option(help="Only this one of left, right, front.")] = None,
 ) -> int:
     """Render images of traffic with boxes, ground points, distances, headings and visible shares."""
-    from visuomotor.sim.dataset import render_drive
+    from visuomotor.sim.dataset import drive_cameras, render_drive
 
+    cameras = [c for c in drive_cameras() if camera is None or c.name.removeprefix("camera_") in camera]
+    if camera is not None and len(cameras) != len(set(camera)):
+        raise ValueError(f"--camera: expected left, right or front, got {', '.join(camera)}")
     with _progress("images") as update:
-        summary = render_drive(out, frames, seed, jobs=jobs, progress=lambda name, done, all_: update(name, done, all_))
+        summary = render_drive(
+            out,
+            frames,
+            seed,
+            jobs=jobs,
+            cameras=cameras,
+            crowd=crowd,
+            progress=lambda name, done, all_: update(name, done, all_),
+        )
     for name, counts in summary.items():
         typer.echo(f"{name}: {counts}")
     return 0
@@ -58,6 +73,7 @@ def render_drive(
 @train.command("detector")
 def train_detector(
     data: Data = Path("data/drive"),
+    more: Annotated[list[Path] | None, typer.Option(metavar="DIR", help="A further set of training images.")] = None,
     out: Bundles = Path("runs/models"),
     runs: Runs = Path("runs"),
     epochs: Annotated[int, typer.Option(min=1)] = 20,
@@ -69,13 +85,15 @@ def train_detector(
     max_minutes: Minutes = None,
 ) -> int:
     """Train the detector on a rendered data set and export one bundle per camera size."""
-    _need(data / "train" / "annotations.json", "visuomotor render drive --out " + str(data))
+    for folder in (data, *(more or ())):
+        _need(folder / "train" / "annotations.json", "visuomotor render drive --out " + str(folder))
     from visuomotor.deploy.export.detector import export_detector
     from visuomotor.perception.train.detector_train import train_detector
 
     run = train_detector(
         data,
         runs,
+        more=tuple(more or ()),
         epochs=epochs,
         batch=batch,
         seed=seed,

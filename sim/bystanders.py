@@ -16,11 +16,25 @@ from visuomotor.sim.road import Road
 
 FIRST_ID = 100_000  # agent ids of extra agents start here
 CLASSES = np.array([PEDESTRIAN, CYCLIST, CONE, CAR, TRUCK])
-WEIGHTS = np.array([0.34, 0.27, 0.2, 0.09, 0.1])
-RANGE_M = (4.0, 48.0)
 VERGE_M = 5.0  # they stand on the road and up to this far beside it
 CLEAR_M = 0.5
 PLACES = 12  # tried for each group
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """How many bystanders, of which kinds and how far off: probabilities of 0, 1, ... groups and of ``CLASSES``."""
+
+    groups: tuple[float, ...]
+    classes: tuple[float, ...]
+    range_m: tuple[float, float]
+
+
+CROWDS = {
+    "around": Crowd((0.12, 0.2, 0.24, 0.24, 0.2), (0.34, 0.27, 0.2, 0.09, 0.1), (4.0, 48.0)),
+    # Small in the picture, where a detector sees people first and has seen the fewest.
+    "people-afar": Crowd((0.04, 0.0, 0.16, 0.2, 0.3, 0.3), (0.62, 0.26, 0.12, 0.0, 0.0), (16.0, 52.0)),
+}
 
 
 @dataclass
@@ -46,15 +60,16 @@ class Snapshot:
 
 
 def with_bystanders(
-    worlds: WorldState, index: int, road: Road, rng: np.random.Generator, count: int, views_rad: list[float]
+    worlds: WorldState, index: int, road: Road, rng: np.random.Generator, crowd: Crowd, views_rad: list[float]
 ) -> Snapshot:
-    """A snapshot of world ``index`` with up to ``count`` groups added around directions ``views_rad`` in ``ego_``."""
+    """A snapshot of world ``index`` with a crowd added around directions ``views_rad`` in ``ego_``."""
+    count = int(rng.choice(len(crowd.groups), p=crowd.groups))
     state = Snapshot.of(worlds, index)
     next_id = FIRST_ID + 1000 * int(rng.integers(1_000_000))
     for _ in range(count):
-        class_id = int(rng.choice(CLASSES, p=WEIGHTS))
+        class_id = int(rng.choice(CLASSES, p=crowd.classes))
         group = int(rng.integers(1, 6)) if class_id == CONE else int(rng.choice((1, 1, 1, 2)))
-        size, yaw, place = _draw(rng, class_id), rng.uniform(-np.pi, np.pi), _place(state, road, rng, views_rad)
+        size, yaw, place = _draw(rng, class_id), rng.uniform(-np.pi, np.pi), _place(state, road, rng, crowd.range_m, views_rad)
         row = np.array([rng.uniform(1.5, 5.0), rng.uniform(-0.8, 0.8)])
         spacing = row if class_id == CONE else rng.uniform(-2, 2, 2)
         for i in range(group):
@@ -83,11 +98,13 @@ def with_bystanders(
     return state
 
 
-def _place(state: Snapshot, road: Road, rng: np.random.Generator, views_rad: list[float]) -> np.ndarray:
+def _place(
+    state: Snapshot, road: Road, rng: np.random.Generator, between_m: tuple[float, float], views_rad: list[float]
+) -> np.ndarray:
     """A map position near the middle of one view, on or by the road; every octave of range is as likely."""
     view = views_rad[int(rng.integers(len(views_rad)))]
     azimuth = float(state.ego_pose[0, 2]) + view + rng.uniform(-0.75, 0.75, PLACES)
-    range_m = np.exp(rng.uniform(np.log(RANGE_M[0]), np.log(RANGE_M[1]), PLACES))
+    range_m = np.exp(rng.uniform(np.log(between_m[0]), np.log(between_m[1]), PLACES))
     places = state.ego_pose[0, :2] + range_m[:, None] * np.stack([np.cos(azimuth), np.sin(azimuth)], axis=1)
     _, d = road.frenet(places)
     return places[int(np.argmax((d > road.right_edge_m - VERGE_M) & (d < road.left_edge_m + VERGE_M)))]

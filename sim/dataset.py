@@ -21,7 +21,7 @@ import numpy as np
 
 from visuomotor.messages.camera import CameraModel, load_camera
 from visuomotor.messages.schema import CLASS_NAMES, CONE, CYCLIST, PEDESTRIAN
-from visuomotor.sim.bystanders import Snapshot, with_bystanders
+from visuomotor.sim.bystanders import CROWDS, Snapshot, with_bystanders
 from visuomotor.sim.drive import DriveWorlds
 from visuomotor.sim.labels import CATEGORIES, annotate
 from visuomotor.sim.lane_follower import LaneFollower
@@ -36,7 +36,6 @@ KEEP_EVERY_RARE = 10  # when a pedestrian, cyclist or cone is near
 RARE_RANGE_M = 40.0
 RARE_EVENTS = ("pedestrian", "cyclist", "closed_lane")
 PLAIN_SHARE = 0.3  # of the cases without any of these events that are used all the same
-BYSTANDERS = (0.12, 0.2, 0.24, 0.24, 0.2)  # probability of 0, 1, ... groups of extra agents in a tick kept
 SEED_STRIDE = 1_000_000  # data set seed n uses the cases from n million on: none that a suite is scored on
 PNG_COMPRESSION = 1
 
@@ -53,6 +52,7 @@ class Job(msgspec.Struct, frozen=True):
     episode: int
     case_seed: int
     cameras: tuple[CameraModel, ...]
+    crowd: str = "around"  # a key of CROWDS
 
 
 def drive_cameras() -> list[CameraModel]:
@@ -74,16 +74,21 @@ def render_drive(
     jobs: int = 1,
     suite: str = "drive-v1",
     cameras: list[CameraModel] | None = None,
+    crowd: str = "around",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Render about ``frames`` images (whole ticks: a multiple of the cameras) under ``out``; returns the counts.
 
-    Goes on with what an earlier call with the same settings left; raises ValueError when the settings differ.
+    ``crowd`` names who is added to the ticks kept, a key of ``bystanders.CROWDS``. Goes on with what an earlier call
+    with the same settings left; raises ValueError when the settings differ.
     """
     if frames < 1 or seed < 0 or jobs < 1:
         raise ValueError(f"frames, seed, jobs: expected >= 1, >= 0, >= 1, got {frames}, {seed}, {jobs}")
+    if crowd not in CROWDS:
+        raise ValueError(f"crowd: expected {' or '.join(CROWDS)}, got {crowd!r}")
     cameras = drive_cameras() if cameras is None else cameras
-    _check_settings(out, {"seed": seed, "suite": suite, "renderer": RENDERER_NAME, "cameras": cameras})
+    settings = {"seed": seed, "suite": suite, "renderer": RENDERER_NAME, "cameras": cameras, "crowd": crowd}
+    _check_settings(out, settings)
     summary: dict[str, Any] = {}
     for folder, (split, share) in FOLDERS.items():
         wanted = max(1, round(frames * share / len(cameras)))  # ticks
@@ -96,7 +101,7 @@ def render_drive(
             for case_seed in range(seed * SEED_STRIDE, (seed + 1) * SEED_STRIDE):
                 kinds = {event.kind for event in drive_case(suite, split, case_seed).events}
                 if not kinds.isdisjoint(RARE_EVENTS) or case_seed * 0.618034 % 1.0 < PLAIN_SHARE:
-                    yield Job(str(out), suite, split, folder, episode, case_seed, tuple(cameras))
+                    yield Job(str(out), suite, split, folder, episode, case_seed, tuple(cameras), crowd)
                     episode += 1
 
         shards = _render_until(make_jobs(), where, wanted, jobs, len(cameras), progress, folder)
@@ -191,8 +196,7 @@ def render_episode(job: Job, renderer: Renderer, worlds: DriveWorlds) -> dict[st
         due -= _interest(worlds)
         if due <= 0:
             due += float(rng.uniform(0.7, 1.3)) * KEEP_EVERY
-            count = int(rng.choice((0, 1, 2, 3, 4), p=BYSTANDERS))
-            state = with_bystanders(worlds, 0, worlds.roads[0], rng, count, views)
+            state = with_bystanders(worlds, 0, worlds.roads[0], rng, CROWDS[job.crowd], views)
             kept.append(_keep(job, tick, renderer, state, images_folder))
             if len(kept) >= TICKS_KEPT_MAX:
                 break

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,7 @@ def train_detector(
     data: Path,
     out: Path,
     *,
+    more: Sequence[Path] = (),
     epochs: int = 20,
     batch: int = 32,
     seed: int = 0,
@@ -83,6 +84,8 @@ def train_detector(
     config: TrainConfig | None = None,
 ) -> Path:
     """Train on ``data/train``, choose by AP on ``data/val``; return the run folder ``out/drive-detector-seed<seed>``.
+
+    ``more`` are further data sets of which the training images are taken, too.
 
     The folder gets ``config.json``, ``metrics.jsonl``, ``best.safetensors`` (averaged weights), ``last.pt`` (to resume
     from) and TensorBoard's events. ``init`` starts from the weights of another run or bundle. A given ``config``
@@ -102,7 +105,7 @@ def train_detector(
     if resume and not checkpoint.is_file():
         raise ValueError(f"{checkpoint}: nothing to resume from; expected the checkpoint of an earlier run")
     settings = {
-        "data": str(data),
+        "data": [str(data), *map(str, more)],
         "init": str(init) if init else None,
         "revision": _revision(),
         "torch": torch.__version__,
@@ -111,12 +114,14 @@ def train_detector(
     (run / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
     print(json.dumps(settings), flush=True)
 
-    with run_peers(config.threads, _train, data, run, init, resume, config) as peers:
-        _train(peers, data, run, init, resume, config)
+    with run_peers(config.threads, _train, data, more, run, init, resume, config) as peers:
+        _train(peers, data, more, run, init, resume, config)
     return run
 
 
-def _train(peers: Peers, data: Path, run: Path, init: Path | None, resume: bool, config: TrainConfig) -> None:
+def _train(
+    peers: Peers, data: Path, more: Sequence[Path], run: Path, init: Path | None, resume: bool, config: TrainConfig
+) -> None:
     """One process of the run: its share of the images, the same weights as the others."""
     torch.manual_seed(config.seed + 1000 * peers.rank)
     rng = np.random.default_rng(config.seed)  # the same in all processes: equal batch sizes at every step
@@ -124,7 +129,9 @@ def _train(peers: Peers, data: Path, run: Path, init: Path | None, resume: bool,
     cv2.setNumThreads(1)
     first = peers.rank == 0
 
-    groups = group_by_size(read_split(data, "train", part=peers.rank, parts=peers.count))
+    groups = group_by_size(
+        [image for folder in (data, *more) for image in read_split(folder, "train", part=peers.rank, parts=peers.count)]
+    )
     val = group_by_size(read_split(data, "val", config.val_images)) if first else []
     if not groups or (first and not val):
         raise ValueError(f"{data}: expected images in train and val, got {len(groups)} and {len(val)} image sizes")

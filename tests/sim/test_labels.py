@@ -9,7 +9,7 @@ pytest.importorskip("pybullet")
 
 from visuomotor.messages.camera import load_camera
 from visuomotor.messages.schema import CAR, CLASS_NAMES, CYCLIST, PEDESTRIAN, TRUCK
-from visuomotor.sim.bystanders import Snapshot, with_bystanders
+from visuomotor.sim.bystanders import CROWDS, Snapshot, with_bystanders
 from visuomotor.sim.labels import CATEGORIES, annotate, silhouette_px
 from visuomotor.sim.models3d import agent_model
 from visuomotor.sim.renderer import Renderer
@@ -151,7 +151,7 @@ def test_bystanders_touch_nobody_and_leave_the_world_alone(road):
     before = state.agent_present.copy()
     added = 0
     for seed in range(20):
-        crowd = with_bystanders(state, 0, road, np.random.default_rng(seed), 4, [0.0, 2.356, -2.356])
+        crowd = with_bystanders(state, 0, road, np.random.default_rng(seed), CROWDS["people-afar"], [0.0, 2.356, -2.356])
         new = np.flatnonzero(crowd.agent_present[0] & ~before[0])
         added += len(new)
         assert len(set(crowd.agent_id[0][crowd.agent_present[0]])) == crowd.agent_present.sum()
