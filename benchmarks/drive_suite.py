@@ -13,10 +13,7 @@ import argparse
 import time
 from pathlib import Path
 
-import numpy as np
-
-from visuomotor.launch.evaluate.score import Score, event_shares, load_score, write_json
-from visuomotor.launch.evaluate.statistics import paired_difference
+from visuomotor.launch.evaluate.score import Score, event_shares, load_score, paired_by_seed, write_json
 from visuomotor.launch.evaluate.suite import make_run, run_suite
 from visuomotor.launch.profile import load_profile
 
@@ -78,20 +75,12 @@ def table(scores: dict[str, Score]) -> str:
             f"| {s['success'].as_percent()} | {s['collision'].as_percent()} | {s['mean_speed_mps'].as_number(1)} "
             f"| {100 * score.guard_tick_share:.2f} % |"
         )
-    lines += ["", "| paired, same seeds | n | success | mean speed, m/s |", "|---|---|---|---|"]
+    lines += ["", "| paired, same seeds | n | success, points | mean speed, m/s |", "|---|---|---|---|"]
     for ours, theirs in PAIRS:
         if ours not in scores or theirs not in scores:
             continue
-        a = {row["seed"]: row for row in scores[ours].episodes}
-        b = {row["seed"]: row for row in scores[theirs].episodes}
-        seeds = sorted(a.keys() & b.keys())
-
-        def column(rows: dict[int, dict], key: str, seeds: list[int] = seeds) -> np.ndarray:
-            return np.array([float(rows[seed][key]) for seed in seeds])
-
-        success = paired_difference(column(a, "success"), column(b, "success"))
-        speed = paired_difference(column(a, "mean_speed_mps"), column(b, "mean_speed_mps"))
-        lines.append(f"| {ours} - {theirs} | {len(seeds)} | {success.as_percent()} | {speed.as_number()} |")
+        success, speed = (paired_by_seed(scores[ours], scores[theirs], key) for key in ("success", "mean_speed_mps"))
+        lines.append(f"| {ours} - {theirs} | {success.n} | {success.as_points()} | {speed.as_number()} |")
     return "\n".join(lines) + "\n"
 
 

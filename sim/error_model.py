@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from scipy.special import ndtri
+from scipy.special import expit, ndtri
 
 from visuomotor.messages.camera import CameraModel
 from visuomotor.messages.schema import CLASS_NAMES
@@ -187,7 +187,8 @@ class PerceptionErrors:
         height_px = focal_px * scene.agent_size_m[..., 2] / range_m
         px50 = self._per_class["detection_px50"][scene.agent_class]
         chance = self._per_class["detection_max"][scene.agent_class] / (1.0 + (px50 / height_px) ** p.detection_slope)
-        seen = 1.0 / (1.0 + (p.visible50 / np.maximum(share.max(axis=2), 1e-3)) ** p.visible_slope)
+        best_share = share.max(axis=2)
+        seen = np.where(best_share > 0.0, expit(p.visible_slope * (best_share - p.visible50)), 0.0)
         chance = chance * seen * (range_m <= p.range_max_m)
         radial_m = p.radial_floor_m + p.radial_px * range_m**2 / (focal_px * eye_m)
         lateral_m = p.lateral_floor_m + p.lateral_px * range_m / focal_px

@@ -14,7 +14,7 @@ class ErrorParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Parameters of the error model; one value per class where the type is five numbers (car .. cone).
 
     Detection: probability ``detection_max * logistic(detection_slope * ln(height_px / detection_px50)) *
-    logistic(visible_slope * ln(visible share / visible50))``, by a latent that is correlated over
+    logistic(visible_slope * (visible share - visible50))``, by a latent that is correlated over
     ``detection_correlation_s``. Noise: standard deviation ``floor + px * metres per pixel`` of
     the ground point, along the line of sight (range^2 / (focal * camera height)) and across it (range / focal).
     """
@@ -25,7 +25,7 @@ class ErrorParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     detection_slope: float = 7.0
     detection_correlation_s: float = 0.4
     visible50: float = 0.3
-    visible_slope: float = 5.0
+    visible_slope: float = 14.0
     range_max_m: float = 90.0
     birth_hits: int = 3
     coast_s: float = 0.8  # a track that should be seen and is not

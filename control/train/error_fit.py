@@ -86,7 +86,7 @@ def _detection(pairs: Pairs, start: ErrorParameters) -> dict[str, object]:
         top, half = maxima.copy(), px50.copy()
         top[present] = expit(theta[3 : 3 + len(present)])
         half[present] = np.exp(theta[3 + len(present) :])
-        seen = 1.0 / (1.0 + (expit(theta[0]) / share) ** np.exp(theta[1]))
+        seen = expit(np.exp(theta[1]) * (share - expit(theta[0])))
         return top[classes] / (1.0 + (half[classes] / height) ** np.exp(theta[2])) * seen
 
     def loss(theta: np.ndarray) -> float:

@@ -22,6 +22,8 @@ STANDING_LATERAL_WEIGHT = 0.1
 BFLOAT16 = torch.backends.cpu.get_cpu_capability() in ("AVX512", "AMX")  # half the time there
 FAILURE_TICKS = 40  # the states that led to a collision or off the road ...
 FAILURE_WEIGHT = 3.0  # ... count so much more
+BRAKING_NORM = -0.2  # where the teacher brakes harder than this,
+UNDER_BRAKING = 4.0  # to brake less than it costs so much more than to brake more
 
 
 class Demonstrations:
@@ -140,9 +142,15 @@ def imitation_step(
     weight: torch.Tensor,
     bfloat16: bool = False,
 ) -> float:
-    """One step of the mean action towards the teacher's, by a squared error that is linear beyond 0.3."""
+    """One step of the mean action towards the teacher's, by a squared error that is linear beyond 0.3.
+
+    The teacher sees what the learner cannot, so its braking is spread over states that look alike: too little of it
+    costs more than too much (an asymmetric loss: the fit goes to a low expectile, not the mean).
+    """
     with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
         mean = policy.action_net(policy.mlp_extractor.forward_actor(observation)).float()
+    under = (action[:, 0] < BRAKING_NORM) & (mean[:, 0] > action[:, 0])
+    weight = torch.stack([torch.where(under, UNDER_BRAKING * weight[:, 0], weight[:, 0]), weight[:, 1]], dim=1)
     loss = (F.smooth_l1_loss(mean, action, beta=0.3, reduction="none") * weight).mean()
     optimizer.zero_grad()
     loss.backward()

@@ -84,6 +84,14 @@ def summarise(episodes: Sequence[Mapping[str, Any]]) -> dict[str, statistics.Est
     return summary
 
 
+def paired_by_seed(ours: Score, theirs: Score, key: str) -> statistics.Estimate:
+    """Difference ``ours - theirs`` of a number of each episode over the seeds that both have."""
+    a = {episode["seed"]: float(episode[key]) for episode in ours.episodes}
+    b = {episode["seed"]: float(episode[key]) for episode in theirs.episodes}
+    seeds = sorted(a.keys() & b.keys())
+    return statistics.paired_difference(np.array([a[s] for s in seeds]), np.array([b[s] for s in seeds]))
+
+
 def event_shares(episodes: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     """Per scenario event: the share of episodes that contain it, and the success in those."""
     counts: dict[str, list[bool]] = {}

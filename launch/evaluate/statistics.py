@@ -23,6 +23,10 @@ class Estimate(msgspec.Struct, frozen=True):
         """For tables: ``93.0 % [86.2, 96.6]``."""
         return f"{100 * self.mean:.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}]"
 
+    def as_points(self) -> str:
+        """A difference of shares, for tables: ``+5.9 [-2.0, 12.1]``."""
+        return f"{100 * self.mean:+.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+
     def as_number(self, digits: int = 2) -> str:
         """For tables: ``9.31 [9.10, 9.52]``."""
         return f"{self.mean:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"

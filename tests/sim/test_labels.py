@@ -151,7 +151,9 @@ def test_bystanders_touch_nobody_and_leave_the_world_alone(road):
     before = state.agent_present.copy()
     added = 0
     for seed in range(20):
-        crowd = with_bystanders(state, 0, road, np.random.default_rng(seed), CROWDS["people-afar"], [0.0, 2.356, -2.356])
+        crowd = with_bystanders(
+            state, 0, road, np.random.default_rng(seed), CROWDS["people-afar"], [0.0, 2.356, -2.356]
+        )
         new = np.flatnonzero(crowd.agent_present[0] & ~before[0])
         added += len(new)
         assert len(set(crowd.agent_id[0][crowd.agent_present[0]])) == crowd.agent_present.sum()

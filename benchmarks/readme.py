@@ -1,0 +1,244 @@
+"""Write the table of results in README.md from the files under ``results/``, and say what misses its bar.
+
+python benchmarks/readme.py            # rewrite the table
+python benchmarks/readme.py --check    # exit code 1 when README.md does not say what the files say
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from visuomotor.launch.evaluate.score import Score, load_score, paired_by_seed
+from visuomotor.launch.evaluate.statistics import Estimate
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+README = ROOT / "README.md"
+START, END = "<!-- results: written by benchmarks/readme.py -->", "<!-- end of results -->"
+
+
+class Row(NamedTuple):
+    """One line of the table."""
+
+    part: str
+    measured: str
+    bar: str
+    met: bool
+    source: str
+
+
+def read(name: str) -> Any:
+    """A result file; an empty one when it is not there, so that a row can be left out."""
+    path = RESULTS / name
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def suite(name: str) -> Score | None:
+    """A row of the suite, where it was run."""
+    path = RESULTS / "suite" / f"{name}.json"
+    return load_score(path) if path.exists() else None
+
+
+def of(data: Any, key: str) -> Estimate:
+    """The estimate under a key of a file."""
+    return Estimate(**data[key])
+
+
+def detector() -> Iterator[Row]:
+    if not (data := read("detector.json")):
+        return
+    summary = data["scores"]["summary"]
+    command = "`python benchmarks/detector.py` → `detector.json`"
+    ap50, ap = of(summary, "ap50"), of(summary, "ap50_95")
+    yield Row(
+        f"detector, {ap50.n} images of evaluation looks and seeds: AP50; AP50:95, macro over five classes",
+        f"{ap50.as_number(3)}; {ap.as_number(3)}",
+        "0.85; 0.55",
+        ap50.mean >= 0.85 and ap.mean >= 0.55,
+        command,
+    )
+    lateral, range_ = of(summary, "position_lateral_median_m"), of(summary, "position_range_median_m")
+    wall = data["latency_one_thread_ms"]["drive-detector-front"]["wall_p50"]
+    yield Row(
+        "its positions within 30 m, median: lateral; range. One front frame on one thread, p50",
+        f"{lateral.mean:.3f} m; {range_.mean:.2f} m. {wall:.1f} ms",
+        "0.3 m; max(0.5 m, 5 %). 10 ms",
+        bool(data["bars_met"]["position_lateral_median_m"] and data["bars_met"]["position_range_excess_median"])
+        and wall <= 10.0,
+        command,
+    )
+
+
+def tracker() -> Iterator[Row]:
+    for name, what in (("tracker_rendered.json", "the real detector's"), ("tracker.json", "simulated")):
+        if not (data := read(name)):
+            continue
+        ours, sort = data["tracker"], data["sort"]
+        yield Row(
+            f"tracker on {what} detections, {ours['episodes']} episodes: MOTA; IDF1 (plain SORT on the same)",
+            f"{ours['mota']:.2f} ({sort['mota']:.2f}); {ours['idf1']:.2f} ({sort['idf1']:.2f})",
+            "not below SORT",
+            ours["mota"] >= sort["mota"] and ours["idf1"] >= sort["idf1"],
+            f"`python -m visuomotor.perception.train.tracking_eval` → `{name}`",
+        )
+
+
+def forecaster() -> Iterator[Row]:
+    if data := read("forecaster.json"):
+        found = data["forecasters"]
+        kinds = [k for k in ("lane_change", "brake", "crossing", "straight", "static") if k in found["lstm"]]
+        values = {k: [found[name][k]["min_fde_m"]["mean"] for name in ("lstm", "cv", "kalman")] for k in kinds}
+        yield Row(
+            "forecaster, minFDE of six futures at 3 s, in m: LSTM (constant velocity, Kalman)",
+            "; ".join(f"{k.replace('_', ' ')} {v[0]:.2f} ({v[1]:.2f}, {v[2]:.2f})" for k, v in values.items()),
+            "below both on manoeuvres, on straight at most 5 % above",
+            all(v[0] <= min(v[1:]) * (1.05 if k == "straight" else 1.0) for k, v in values.items() if k != "static"),
+            "`visuomotor eval forecaster` → `forecaster.json`",
+        )
+    if data := read("eth_ucy.json"):
+        m = data["mean"]["windows with at least 2 complete pedestrians"]
+        yield Row(
+            "the same network on ETH/UCY, leave one scene out: mean ADE / FDE (constant velocity on the same windows)",
+            f"{m['ade_m']:.3f} / {m['fde_m']:.3f} m ({m['cv_ade_m']:.3f} / {m['cv_fde_m']:.3f})",
+            "below 0.53 / 1.15 m",
+            m["ade_m"] < min(m["cv_ade_m"], 0.53) and m["fde_m"] < min(m["cv_fde_m"], 1.15),
+            "`python -m visuomotor.perception.train.eth_ucy` → `eth_ucy.json`",
+        )
+
+
+def driving() -> Iterator[Row]:
+    source = "`python benchmarks/drive_suite.py` → `drive_suite.md`"
+    real, idm, truth = suite("policy_real"), suite("idm_real"), suite("policy_truth")
+    if real:
+        success, collision = real.summary["success"], real.summary["collision"]
+        yield Row(
+            f"the whole stack on real perception, {success.n} evaluation seeds: success; episodes with a collision",
+            f"{success.as_percent()}; {collision.as_percent()}",
+            "85 %; 5 %",
+            success.mean >= 0.85 and collision.mean <= 0.05,
+            source,
+        )
+    if real and idm:
+        success, speed = (paired_by_seed(real, idm, key) for key in ("success", "mean_speed_mps"))
+        yield Row(
+            f"minus IDM + MOBIL on the same perception ({idm.summary['success'].as_percent()}), {success.n} seeds",
+            f"{success.as_points()} points; {speed.as_number()} m/s",
+            "not worse, not slower",
+            success.mean >= 0.0 and speed.mean >= 0.0,
+            source,
+        )
+    if truth:
+        success = truth.summary["success"]
+        yield Row(
+            f"the same policy on truth, {success.n} seeds", success.as_percent(), "92 %", success.mean >= 0.92, source
+        )
+    rows = [(name, score) for name in ("idm_truth", "policy_blind", "random_truth") if (score := suite(name))]
+    if len(rows) == 3:
+        idm_, blind, random = (score.summary["success"] for _, score in rows)
+        yield Row(
+            "the suite is hard enough: IDM + MOBIL on truth; the policy blind; random",
+            "; ".join(f"{100 * s.mean:.0f} % of {s.n}" for s in (idm_, blind, random)),
+            "70 to 95 %; 30 %; about 0",
+            0.7 <= idm_.mean <= 0.95 and blind.mean <= 0.3 and random.mean <= 0.05,
+            source,
+        )
+    if real and (alone := suite("policy_real_no_guard")):
+        gain = paired_by_seed(real, alone, "success")
+        yield Row(
+            f"the guard: share of ticks on which it acts; success with it minus without, {gain.n} seeds",
+            f"{100 * real.guard_tick_share:.2f} %; {gain.as_points()} points",
+            "2 %; 5 points",
+            real.guard_tick_share <= 0.02 and abs(gain.mean) <= 0.05,
+            source,
+        )
+    if data := read("error_model.json"):
+        under = of(data["rows"]["policy_errors"], "success")
+        named = {k.split(" - ")[1]: Estimate(**v) for k, v in data["paired"].items() if k.startswith("policy")}
+        if alike := named.get("policy_real_no_guard"):
+            yield Row(
+                f"the policy under the perception error model, {under.n} seeds; minus real perception, "
+                f"no guard in either, {alike.n} seeds",
+                f"{under.as_percent()}; {alike.as_points()} points",
+                "within 5 points",
+                abs(alike.mean) <= 0.05,
+                "`python benchmarks/error_model.py` → `error_model.json`",
+            )
+
+
+def running() -> Iterator[Row]:
+    if data := read("realtime.json"):
+        ends = data["latency_ms"]["camera_to_command"]
+        rate = data["rate_hz"]["command"]
+        yield Row(
+            f"realtime on 2 cores, {len(data['episodes'])} run(s): rate; missed deadlines; camera to command p50 / p99",
+            f"{rate:.1f} Hz; {100 * data['missed_deadlines']:.1f} %; {ends['p50']:.0f} / {ends['p99']:.0f} ms",
+            "10 Hz; 2 %; p99 100 ms",
+            rate >= 9.9 and data["missed_deadlines"] <= 0.02 and ends["p99"] < 100.0,
+            "`visuomotor launch drive --clock realtime` → `realtime.json`",
+        )
+    if data := read("bus.json"):
+        ratios = [
+            data["runs"][run]["ratio_to"][raw]["p50"]
+            for run in ("back_to_back", "every_10_ms")
+            for raw in ("raw_pyzmq", "raw_pyzmq_no_copy")
+        ]
+        yield Row(
+            "bus, 640x384 frame, p50 beside pyzmq's `send`, `copy=False`: back to back; every 10 ms",
+            f"{ratios[0]:.2f} x, {ratios[1]:.2f} x; {ratios[2]:.2f} x, {ratios[3]:.2f} x",
+            "1.5 x",
+            max(ratios) <= 1.5,
+            "`python benchmarks/bus.py` → `bus.json`",
+        )
+    if data := read("environment.json"):
+        found = data["environments"]
+        ours = max((n for n in found if n.startswith("visuomotor")), key=lambda n: found[n]["steps_per_s"])
+        others = "; ".join(f"{n} {found[n]['steps_per_s']:.0f}" for n in found if not n.startswith("visuomotor"))
+        yield Row(
+            f"environment steps/s in one process: {ours} worlds, {found[ours]['agents']:.0f} others; {others}",
+            f"{found[ours]['steps_per_s']:,.0f}",
+            "2,000",
+            found[ours]["steps_per_s"] >= 2000 and found[ours]["agents"] >= 12,
+            "`python benchmarks/environment.py` → `environment.json`",
+        )
+
+
+SECTIONS: tuple[Callable[[], Iterator[Row]], ...] = (driving, detector, tracker, forecaster, running)
+
+
+def table() -> str:
+    """The table in Markdown."""
+    lines = ["| part | measured | to reach | | from (`benchmarks/results/`) |", "|---|---|---|---|---|"]
+    for section in SECTIONS:
+        for row in section():
+            lines.append(
+                f"| {row.part} | {row.measured} | {row.bar} | {'met' if row.met else '**missed**'} | {row.source} |"
+            )
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 when README.md is stale")
+    options = parser.parse_args()
+    text = README.read_text()
+    if START not in text or END not in text:
+        raise SystemExit(f"{README}: expected the lines {START} and {END}")
+    before, rest = text.split(START)
+    after = rest.split(END)[1]
+    fresh = f"{before}{START}\n\n{table()}\n\n{END}{after}"
+    if options.check:
+        if fresh != text:
+            print(f"{README}: not what benchmarks/results says; run python benchmarks/readme.py", file=sys.stderr)
+        return int(fresh != text)
+    README.write_text(fresh)
+    print(table())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
