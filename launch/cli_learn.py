@@ -48,9 +48,10 @@ def render_drive(
         str, typer.Option(help="Who is added to the traffic: around, or people-afar for small people and cyclists.")
     ] = "around",
     camera: Annotated[list[str] | None, typer.Option(help="Only this one of left, right, front.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Only this one of train, val, test.")] = None,
 ) -> int:
     """Render images of traffic with boxes, ground points, distances, headings and visible shares."""
-    from visuomotor.sim.dataset import drive_cameras, render_drive
+    from visuomotor.sim.dataset import FOLDERS, drive_cameras, render_drive
 
     cameras = [c for c in drive_cameras() if camera is None or c.name.removeprefix("camera_") in camera]
     if camera is not None and len(cameras) != len(set(camera)):
@@ -63,6 +64,7 @@ def render_drive(
             jobs=jobs,
             cameras=cameras,
             crowd=crowd,
+            folders=only or tuple(FOLDERS),
             progress=lambda name, done, all_: update(name, done, all_),
         )
     for name, counts in summary.items():

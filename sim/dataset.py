@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -75,23 +75,29 @@ def render_drive(
     suite: str = "drive-v1",
     cameras: list[CameraModel] | None = None,
     crowd: str = "around",
+    folders: Sequence[str] = tuple(FOLDERS),
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Render about ``frames`` images (whole ticks: a multiple of the cameras) under ``out``; returns the counts.
 
-    ``crowd`` names who is added to the ticks kept, a key of ``bystanders.CROWDS``. Goes on with what an earlier call
+    ``crowd`` names who is added to the ticks kept, a key of ``bystanders.CROWDS``; ``folders`` which of train, val and
+    test are made, sharing the frames. Goes on with what an earlier call
     with the same settings left; raises ValueError when the settings differ.
     """
     if frames < 1 or seed < 0 or jobs < 1:
         raise ValueError(f"frames, seed, jobs: expected >= 1, >= 0, >= 1, got {frames}, {seed}, {jobs}")
     if crowd not in CROWDS:
         raise ValueError(f"crowd: expected {' or '.join(CROWDS)}, got {crowd!r}")
+    if not folders or not set(folders) <= FOLDERS.keys():
+        raise ValueError(f"folders: expected some of {', '.join(FOLDERS)}, got {', '.join(folders) or 'none'}")
     cameras = drive_cameras() if cameras is None else cameras
     settings = {"seed": seed, "suite": suite, "renderer": RENDERER_NAME, "cameras": cameras, "crowd": crowd}
     _check_settings(out, settings)
     summary: dict[str, Any] = {}
-    for folder, (split, share) in FOLDERS.items():
-        wanted = max(1, round(frames * share / len(cameras)))  # ticks
+    shares = {folder: FOLDERS[folder] for folder in folders}
+    total = sum(share for _, share in shares.values())
+    for folder, (split, share) in shares.items():
+        wanted = max(1, round(frames * share / total / len(cameras)))  # ticks
         where = out / folder
         (where / "images").mkdir(parents=True, exist_ok=True)
         (where / "shards").mkdir(exist_ok=True)

@@ -124,3 +124,16 @@ def test_the_collecting_driver_keeps_to_the_road():
     worlds.close()
     assert 3 not in ends  # offroad
     assert np.mean(travelled) > 80.0
+
+
+def test_one_folder_of_one_camera_with_people_afar(tmp_path):
+    front = [camera for camera in drive_cameras() if camera.name == "camera_front"]
+    summary = render_drive(tmp_path, 8, 4, cameras=front, crowd="people-afar", folders=["test"])
+    assert list(summary) == ["test"]
+    assert summary["test"]["cameras"] == {"camera_front": 8}
+    counts = summary["test"]["classes"]["camera_front"]
+    assert counts["pedestrian"] > counts["truck"]
+    with pytest.raises(ValueError, match="crowd: expected around or people-afar"):
+        render_drive(tmp_path, 8, 4, crowd="nobody")
+    with pytest.raises(ValueError, match="folders: expected some of train, val, test, got tset"):
+        render_drive(tmp_path, 8, 4, folders=["tset"])
