@@ -131,7 +131,8 @@ def run_suite(
 
 def _finished(progress: Path, run: SuiteRun) -> dict[int, dict[str, Any]]:
     """Rows of an earlier call; a file that belongs to another configuration is refused."""
-    identity = json.loads(msgspec.json.encode({"suite": run.suite, "split": run.split, "nodes": run.nodes}))
+    known = {"suite": run.suite, "split": run.split, "nodes": run.nodes, "bundles": run.bundles}
+    identity = json.loads(msgspec.json.encode(known))
     if not progress.exists():
         progress.parent.mkdir(parents=True, exist_ok=True)
         progress.write_text(json.dumps({"run": identity}) + "\n")
