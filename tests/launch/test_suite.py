@@ -9,8 +9,8 @@ from visuomotor.launch.evaluate.score import Score, paired_by_seed
 
 pytest.importorskip("pybullet")
 
-from visuomotor.launch.evaluate.suite import make_run, run_suite  # noqa: E402
-from visuomotor.launch.profile import load_profile  # noqa: E402
+from visuomotor.launch.evaluate.suite import make_run, run_suite
+from visuomotor.launch.profile import load_profile
 
 
 def test_a_stopped_suite_goes_on_and_refuses_another_bundle(tmp_path):
