@@ -15,6 +15,8 @@ from visuomotor.messages.camera import CameraModel, rotation
 from visuomotor.messages.schema import CLASS_NAMES, Detections
 
 MAX_RANGE_M = 120.0  # a ground point this close to the horizon says nothing about range
+CUT_MARGIN_PX = 2.0  # a box this near the left or right edge shows a part of its object only ...
+CUT_SIGMA = 3.0  # ... and its ground point is so much less certain: squared Mahalanobis distances of 9 to 17, not of 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +121,9 @@ class Detector:
         keep &= np.isfinite(range_m) & (range_m <= MAX_RANGE_M)
         position, ray, range_m = position[keep], ray[keep], range_m[keep]
         along, across = self.sigma.along_across(range_m)
+        box = found["box_px"][keep]
+        cut = (box[:, 0] < CUT_MARGIN_PX) | (box[:, 2] > self.camera.width - CUT_MARGIN_PX)
+        along, across = np.where(cut, CUT_SIGMA * along, along), np.where(cut, CUT_SIGMA * across, across)
         unit = ray / np.maximum(range_m, 1e-3)[:, None]
         normal = np.stack([-unit[:, 1], unit[:, 0]], axis=1)
         covariance = (along**2)[:, None, None] * unit[:, :, None] * unit[:, None, :]
@@ -127,7 +132,7 @@ class Detector:
         return CameraDetections(
             class_id=found["class_id"][keep].astype(np.int32),
             score=found["score"][keep],
-            box_px=found["box_px"][keep],
+            box_px=box,
             ground_px=found["ground_px"][keep],
             ego_position_m=position.astype(np.float32),
             ego_covariance_m2=covariance.astype(np.float32),

@@ -14,6 +14,7 @@ from visuomotor.messages.camera import CameraModel
 from visuomotor.messages.node import Inputs, Sample, Tick
 from visuomotor.messages.schema import CLASS_NAMES, CameraFrame, Detections, Episode, Header, VehicleState
 from visuomotor.perception.detector import (
+    CUT_SIGMA,
     MAX_RANGE_M,
     Detector,
     PositionSigma,
@@ -74,6 +75,7 @@ def make_bundle(folder: Path, ground_px: np.ndarray, *, name: str = "detector", 
     rows["score"][:n] = np.linspace(0.9, 0.4, n)
     rows["class_id"][:n] = np.arange(n) % len(CLASS_NAMES)
     rows["ground_px"][:n] = ground_px
+    rows["box_px"][:n] = (20.0, 10.0, 40.0, 40.0)
     rows["heading"][:n] = (0.0, 1.0)
     rows["size_m"][:n] = (4.0, 1.8)
     shapes = {**{k: v.shape for k, v in rows.items()}, "count": ()}
@@ -119,6 +121,16 @@ def test_nothing_found_is_a_valid_answer(tmp_path: Path) -> None:
     assert message.cameras == ("camera_front",)
     assert message.ego_position_m.shape == (0, 2)
     assert merge_detections({}).box_px.shape == (0, 4)
+
+
+@pytest.mark.parametrize("box_px", [(0.0, 10.0, 30.0, 40.0), (30.0, 10.0, 64.0, 40.0)])
+def test_box_cut_by_the_edge_is_less_certain(tmp_path: Path, box_px: tuple[float, ...]) -> None:
+    detector = Detector(make_bundle(tmp_path, np.array([[32.0, 40.0]])), FRONT, "cpu")
+    found = detector.infer(BRIGHT)
+    whole = detector.place(found, 0.0, 0.0)
+    cut = detector.place({**found, "box_px": np.array([box_px], np.float32)}, 0.0, 0.0)
+    assert cut.ego_position_m == pytest.approx(whole.ego_position_m)
+    assert cut.ego_covariance_m2 == pytest.approx(CUT_SIGMA**2 * whole.ego_covariance_m2)
 
 
 def test_below_threshold_above_horizon_and_too_far_are_left_out(tmp_path: Path) -> None:
