@@ -37,6 +37,8 @@ class TrackerConfig(msgspec.Struct, frozen=True, kw_only=True):
     missed_confirmed_s: float = 0.7
     unseen_max_s: float = 4.0
     position_sigma_max_m: float = 4.0
+    blind_range_m: float = 8.0  # a vehicle this near that went where no camera looks is still there ...
+    blind_max_s: float = 8.0  # ... for so long: it would have been seen coming out
     range_max_m: float = 90.0
     range_sure_m: float = 30.0  # beyond, a miss says less and less
     tracks_max: int = 32
@@ -245,12 +247,27 @@ class Tracker:
         bank.missed_s[expected] += (dt_s * weight)[expected]
         bank.score[expected] *= 0.93
 
+    def _in_ego(self, vehicle: VehicleState) -> np.ndarray:
+        """Positions of the tracks [N, 2] in ``ego_``."""
+        c, s = np.cos(vehicle.odom_yaw_rad), np.sin(vehicle.odom_yaw_rad)
+        delta = self._bank.state[:, :2] - (vehicle.odom_x_m, vehicle.odom_y_m)
+        return np.stack([c * delta[:, 0] + s * delta[:, 1], -s * delta[:, 0] + c * delta[:, 1]], 1)
+
+    def _in_blind_angle(self, vehicle: VehicleState) -> np.ndarray:
+        """Vehicles [N] beside the car where no camera, alive or dead, looks."""
+        ego = self._in_ego(vehicle)
+        blind = IS_VEHICLE[self._bank.class_id] & (np.hypot(ego[:, 0], ego[:, 1]) < self.config.blind_range_m)
+        for camera in self._cameras.values():
+            ray = ego - camera.ego_position_m[:2]
+            bearing = np.arctan2(ray[:, 1], ray[:, 0]) - camera.ego_yaw_rad
+            bearing = (bearing + np.pi) % (2 * np.pi) - np.pi
+            blind &= np.abs(bearing) > camera.horizontal_fov_rad / 2 - self.config.edge_margin_rad
+        return blind & self._bank.confirmed
+
     def _in_view(self, alive: Sequence[str], vehicle: VehicleState) -> np.ndarray:
         """Tracks [N] that a living camera should see: inside its field of view and not behind a nearer track."""
         bank = self._bank
-        c, s = np.cos(vehicle.odom_yaw_rad), np.sin(vehicle.odom_yaw_rad)
-        delta = bank.state[:, :2] - (vehicle.odom_x_m, vehicle.odom_y_m)
-        ego = np.stack([c * delta[:, 0] + s * delta[:, 1], -s * delta[:, 0] + c * delta[:, 1]], 1)
+        ego = self._in_ego(vehicle)
         visible = np.zeros(len(bank), bool)
         half_width = 0.5 * np.where(IS_VEHICLE[bank.class_id], bank.size.mean(1), bank.size.min(1))
         for name in alive:
@@ -310,8 +327,10 @@ class Tracker:
         distance = np.hypot(bank.state[:, 0] - vehicle.odom_x_m, bank.state[:, 1] - vehicle.odom_y_m)
         sigma = np.sqrt(np.maximum(bank.covariance[:, 0, 0], bank.covariance[:, 1, 1]))
         unseen = t_s - bank.seen_s
-        alive = (bank.missed_s <= limit) & (unseen <= config.unseen_max_s) & (distance <= config.range_max_m)
-        alive &= (sigma <= config.position_sigma_max_m) | (unseen < 0.05)
+        blind = self._in_blind_angle(vehicle)
+        longest = np.where(blind, config.blind_max_s, config.unseen_max_s)
+        alive = (bank.missed_s <= limit) & (unseen <= longest) & (distance <= config.range_max_m)
+        alive &= (sigma <= config.position_sigma_max_m) | (unseen < 0.05) | blind
         alive &= bank.confirmed | (unseen <= 2 * config.missed_tentative_s)
         alive &= ~self._duplicates()
         if not alive.all():

@@ -14,6 +14,7 @@ from visuomotor.messages.camera import CameraModel
 from visuomotor.messages.node import Inputs, Sample, Tick
 from visuomotor.messages.schema import CLASS_NAMES, CameraFrame, Detections, Episode, Header, VehicleState
 from visuomotor.perception.detector import (
+    CUT_FLOOR_M,
     CUT_SIGMA,
     MAX_RANGE_M,
     Detector,
@@ -130,7 +131,10 @@ def test_box_cut_by_the_edge_is_less_certain(tmp_path: Path, box_px: tuple[float
     whole = detector.place(found, 0.0, 0.0)
     cut = detector.place({**found, "box_px": np.array([box_px], np.float32)}, 0.0, 0.0)
     assert cut.ego_position_m == pytest.approx(whole.ego_position_m)
-    assert cut.ego_covariance_m2 == pytest.approx(CUT_SIGMA**2 * whole.ego_covariance_m2)
+    least, most = np.linalg.eigvalsh(whole.ego_covariance_m2[0]) ** 0.5
+    found_least, found_most = np.linalg.eigvalsh(cut.ego_covariance_m2[0]) ** 0.5
+    assert found_least == pytest.approx(max(CUT_SIGMA * least, CUT_FLOOR_M), rel=1e-3)
+    assert found_most == pytest.approx(max(CUT_SIGMA * most, CUT_FLOOR_M), rel=1e-3)
 
 
 def test_below_threshold_above_horizon_and_too_far_are_left_out(tmp_path: Path) -> None:
