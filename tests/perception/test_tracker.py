@@ -146,6 +146,20 @@ def test_what_cannot_be_seen_is_coasted(cameras: list[CameraModel], where: str) 
     assert tracks.cameras == alive
 
 
+def test_a_vehicle_in_the_blind_angle_stays_and_a_pedestrian_does_not(cameras: list[CameraModel]) -> None:
+    present = {}
+    for class_id in (CAR, PEDESTRIAN):
+        tracker = Tracker(cameras)
+        for k in range(10):
+            tracker.update(found([(3.0, 4.0)], class_id), state(), 0.1 * k)
+        present[class_id] = [
+            len(tracker.update(no_detections(NAMES), state(), 0.1 * k).track_id) for k in range(10, 100)
+        ]
+    assert present[CAR][60] == 1
+    assert present[CAR][-1] == 0
+    assert present[PEDESTRIAN][60] == 0
+
+
 def test_an_id_lasts_through_occlusion(cameras: list[CameraModel]) -> None:
     tracker = Tracker(cameras)
     for k in range(40):
