@@ -10,6 +10,7 @@ The vector environment has no guard: the rows of ``drive_suite.py`` to compare w
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from visuomotor.launch.evaluate.statistics import bootstrap_mean, paired_differe
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 WORLDS = 64
+DRIVERS = ("policy", "idm")
 
 
 class BundleDriver:
@@ -43,44 +45,63 @@ class BundleDriver:
         return self._policy.act(inputs)
 
 
+def drive(name: str, episodes: int) -> dict[str, Any]:
+    """Rows ``<name>_truth`` and ``<name>_errors``."""
+    driver: Driver = BundleDriver() if name == "policy" else IdmMobilDriver(WORLDS)
+    rows: dict[str, Any] = {}
+    for perception in ("truth", "errors"):
+        played = play(
+            driver,
+            range(episodes),
+            count=WORLDS,
+            suite="drive-v1",
+            split="evaluation",
+            perception=perception,
+            forecaster=make_forecaster("drive-forecaster", WORLDS),
+        )
+        print(f"{name}, {perception}: {describe(played)}", flush=True)
+        rows[f"{name}_{perception}"] = {
+            "success": share(np.array([e.success for e in played])),
+            "collision": share(np.array([e.end == "collision" for e in played])),
+            "mean_speed_mps": bootstrap_mean(np.array([e.mean_speed_mps for e in played])),
+            "ends": {e.seed: e.end for e in played},
+        }
+    return rows
+
+
+def pair(rows: dict[str, Any]) -> dict[str, Any]:
+    """Success under the model minus success on the real perception, by seed, with and without the guard there."""
+    found: dict[str, Any] = {}
+    for name in DRIVERS:
+        ends = {int(seed): end for seed, end in rows.get(f"{name}_errors", {}).get("ends", {}).items()}
+        for real in (f"{name}_real_no_guard", f"{name}_real"):
+            path = RESULTS / "suite" / f"{real}.json"
+            if not path.exists():
+                continue
+            success = {row["seed"]: float(row["success"]) for row in load_score(path).episodes}
+            seeds = sorted(success.keys() & ends.keys())
+            ours = np.array([float(ends[seed] == "goal") for seed in seeds])
+            difference = paired_difference(ours, np.array([success[seed] for seed in seeds]))
+            found[f"{name}_errors - {real}"] = difference
+            print(f"{name}_errors - {real}, {difference.n} seeds: {difference.as_points()} points")
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--episodes", type=int, default=100, help="first N seeds of the evaluation split")
+    parser.add_argument("--driver", action="append", choices=DRIVERS, help="only this one; the other's rows are kept")
+    parser.add_argument("--table", action="store_true", help="drive nothing, only pair anew with the rows of the suite")
     options = parser.parse_args()
-    drivers: dict[str, Driver] = {"policy": BundleDriver(), "idm": IdmMobilDriver(WORLDS)}
-    rows: dict[str, Any] = {}
-    paired: dict[str, Any] = {}
-    for name, driver in drivers.items():
-        found: dict[str, dict[int, bool]] = {}
-        for perception in ("truth", "errors"):
-            episodes = play(
-                driver,
-                range(options.episodes),
-                count=WORLDS,
-                suite="drive-v1",
-                split="evaluation",
-                perception=perception,
-                forecaster=make_forecaster("drive-forecaster", WORLDS),
-            )
-            print(f"{name}, {perception}: {describe(episodes)}", flush=True)
-            found[perception] = {e.seed: e.success for e in episodes}
-            rows[f"{name}_{perception}"] = {
-                "success": share(np.array([e.success for e in episodes])),
-                "collision": share(np.array([e.end == "collision" for e in episodes])),
-                "mean_speed_mps": bootstrap_mean(np.array([e.mean_speed_mps for e in episodes])),
-                "ends": {e.seed: e.end for e in episodes},
-            }
-        for real in (f"{name}_real_no_guard", f"{name}_real"):
-            path = RESULTS / "suite" / f"{real}.json"
-            if path.exists():
-                success = {row["seed"]: bool(row["success"]) for row in load_score(path).episodes}
-                seeds = sorted(success.keys() & found["errors"].keys())
-                ours, theirs = (np.array([float(flags[s]) for s in seeds]) for flags in (found["errors"], success))
-                paired[f"{name}_errors - {real}"] = difference = paired_difference(ours, theirs)
-                print(f"{name}_errors - {real}, {len(seeds)} seeds: {difference.as_percent()} points")
-    command = f"python benchmarks/error_model.py --episodes {options.episodes}"
-    data = {"rows": rows, "paired": paired, "machine": machine(), "command": command}
-    write_json(RESULTS / "error_model.json", msgspec.to_builtins(data, str_keys=True))
+    path = RESULTS / "error_model.json"
+    data: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"rows": {}}
+    if not options.table:
+        for name in options.driver or DRIVERS:
+            data["rows"] |= drive(name, options.episodes)
+        data["command"] = f"python benchmarks/error_model.py --episodes {options.episodes}"
+        data["machine"] = machine()
+    data["paired"] = pair(msgspec.to_builtins(data["rows"], str_keys=True))
+    write_json(path, msgspec.to_builtins(data, str_keys=True))
 
 
 if __name__ == "__main__":

@@ -159,6 +159,7 @@ def driving() -> Iterator[Row]:
     if data := read("error_model.json"):
         under = of(data["rows"]["policy_errors"], "success")
         named = {k.split(" - ")[1]: Estimate(**v) for k, v in data["paired"].items() if k.startswith("policy")}
+        # Like with like: the model's environment has no guard.
         if alike := named.get("policy_real_no_guard"):
             yield Row(
                 f"the policy under the perception error model, {under.n} seeds; minus real perception, "
