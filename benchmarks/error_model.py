@@ -23,8 +23,8 @@ from visuomotor.control.policy import OnnxPolicy
 from visuomotor.control.train.episodes import Driver, describe, play
 from visuomotor.control.train.policy import make_forecaster
 from visuomotor.deploy.runtime.bundle import load_bundle
-from visuomotor.launch.evaluate.score import load_score, machine, write_json
-from visuomotor.launch.evaluate.statistics import bootstrap_mean, paired_difference, share
+from visuomotor.launch.evaluate.score import Score, load_score, machine, paired_by_seed, write_json
+from visuomotor.launch.evaluate.statistics import bootstrap_mean, share
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -73,15 +73,13 @@ def pair(rows: dict[str, Any]) -> dict[str, Any]:
     """Success under the model minus success on the real perception, by seed, with and without the guard there."""
     found: dict[str, Any] = {}
     for name in DRIVERS:
-        ends = {int(seed): end for seed, end in rows.get(f"{name}_errors", {}).get("ends", {}).items()}
+        ends = rows.get(f"{name}_errors", {}).get("ends", {})
+        modelled = Score(episodes=[{"seed": int(seed), "success": end == "goal"} for seed, end in ends.items()])
         for real in (f"{name}_real_no_guard", f"{name}_real"):
             path = RESULTS / "suite" / f"{real}.json"
             if not path.exists():
                 continue
-            success = {row["seed"]: float(row["success"]) for row in load_score(path).episodes}
-            seeds = sorted(success.keys() & ends.keys())
-            ours = np.array([float(ends[seed] == "goal") for seed in seeds])
-            difference = paired_difference(ours, np.array([success[seed] for seed in seeds]))
+            difference = paired_by_seed(modelled, load_score(path), "success")
             found[f"{name}_errors - {real}"] = difference
             print(f"{name}_errors - {real}, {difference.n} seeds: {difference.as_points()} points")
     return found

@@ -253,15 +253,16 @@ class Tracker:
         delta = self._bank.state[:, :2] - (vehicle.odom_x_m, vehicle.odom_y_m)
         return np.stack([c * delta[:, 0] + s * delta[:, 1], -s * delta[:, 0] + c * delta[:, 1]], 1)
 
+    def _inside(self, camera: CameraModel, bearing_rad: np.ndarray) -> np.ndarray:
+        """Bearings [N] that lie well within the camera's horizontal field of view."""
+        return np.abs(bearing_rad) < camera.horizontal_fov_rad / 2 - self.config.edge_margin_rad
+
     def _in_blind_angle(self, vehicle: VehicleState) -> np.ndarray:
         """Vehicles [N] beside the car where no camera, alive or dead, looks."""
         ego = self._in_ego(vehicle)
         blind = IS_VEHICLE[self._bank.class_id] & (np.hypot(ego[:, 0], ego[:, 1]) < self.config.blind_range_m)
         for camera in self._cameras.values():
-            ray = ego - camera.ego_position_m[:2]
-            bearing = np.arctan2(ray[:, 1], ray[:, 0]) - camera.ego_yaw_rad
-            bearing = (bearing + np.pi) % (2 * np.pi) - np.pi
-            blind &= np.abs(bearing) > camera.horizontal_fov_rad / 2 - self.config.edge_margin_rad
+            blind &= ~self._inside(camera, _bearing(camera, ego))
         return blind & self._bank.confirmed
 
     def _in_view(self, alive: Sequence[str], vehicle: VehicleState) -> np.ndarray:
@@ -274,9 +275,8 @@ class Tracker:
             camera = self._cameras[name]
             ray = ego - camera.ego_position_m[:2]
             distance = np.maximum(np.hypot(ray[:, 0], ray[:, 1]), 0.5)
-            bearing = np.arctan2(ray[:, 1], ray[:, 0]) - camera.ego_yaw_rad
-            bearing = (bearing + np.pi) % (2 * np.pi) - np.pi
-            inside = np.abs(bearing) < camera.horizontal_fov_rad / 2 - self.config.edge_margin_rad
+            bearing = _bearing(camera, ego)
+            inside = self._inside(camera, bearing)
             if not inside.any():
                 continue
             apart = np.abs(bearing[:, None] - bearing[None])
@@ -370,3 +370,10 @@ class Tracker:
             age_s=(t_s - bank.born_s[chosen]).astype(f32),
             unseen_s=(t_s - bank.seen_s[chosen]).astype(f32),
         )
+
+
+def _bearing(camera: CameraModel, ego_m: np.ndarray) -> np.ndarray:
+    """Bearing [N] of positions in ``ego_`` [N, 2] from the camera's axis, left positive, rad in [-pi, pi)."""
+    ray = ego_m - camera.ego_position_m[:2]
+    bearing = np.arctan2(ray[:, 1], ray[:, 0]) - camera.ego_yaw_rad
+    return (bearing + np.pi) % (2 * np.pi) - np.pi

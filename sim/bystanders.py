@@ -69,11 +69,8 @@ def with_bystanders(
     for _ in range(count):
         class_id = int(rng.choice(CLASSES, p=crowd.classes))
         group = int(rng.integers(1, 6)) if class_id == CONE else int(rng.choice((1, 1, 1, 2)))
-        size, yaw, place = (
-            _draw(rng, class_id),
-            rng.uniform(-np.pi, np.pi),
-            _place(state, road, rng, crowd.range_m, views_rad),
-        )
+        size, yaw = _draw(rng, class_id), rng.uniform(-np.pi, np.pi)
+        place = _place(state, road, rng, crowd.range_m, views_rad)
         row = np.array([rng.uniform(1.5, 5.0), rng.uniform(-0.8, 0.8)])
         spacing = row if class_id == CONE else rng.uniform(-2, 2, 2)
         for i in range(group):
