@@ -173,7 +173,9 @@ def main() -> None:
     if not seeds:
         parser.error(f"--seeds {options.seeds}: no case with {' or '.join(options.event)}")
     logs: list[Log] = []
-    for log in log_runs(seeds, policy=options.policy, ticks_max=options.ticks, keep=options.out / "logs"):
+    for log in log_runs(
+        seeds, policy=options.policy, ticks_max=options.ticks, keep=options.out / "logs" / Path(options.policy).name
+    ):
         logs.append(log)
         print(f"seed {seeds[len(logs) - 1]}: {len(log)} ticks, end {log[-1][0].end or 'cut'}", flush=True)
     ticks = sum(len(log) for log in logs)
