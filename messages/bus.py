@@ -11,7 +11,7 @@ import contextlib
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 import zmq
@@ -24,6 +24,7 @@ from visuomotor.messages.services import SERVICES
 from visuomotor.messages.wiring import RunPlace, newest_only
 
 EVENT_QUEUE = 1000  # messages kept for a reader of a queue='all' service in realtime
+RECONNECT_MS = 100  # how often a reader looks for a publisher that is gone
 LINGER_MS = 300  # how long a closing publisher tries to get its last words out
 MONITORED = zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECT_RETRIED | zmq.EVENT_CONNECTED
 READ_AT_ONCE = 10_000  # messages taken from one socket before the others get their turn
@@ -146,6 +147,7 @@ class Subscriber:
             else:
                 socket.setsockopt(zmq.RCVHWM, 0 if place.clock == "lockstep" else EVENT_QUEUE)
             socket.setsockopt(zmq.LINGER, 0)
+            socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
             socket.setsockopt(zmq.MAXMSGSIZE, max(SERVICES[s].max_bytes for s in services) + frame.BODY_START)
             for service in services:
                 socket.setsockopt(zmq.SUBSCRIBE, frame.prefix(service))
@@ -197,6 +199,16 @@ class Subscriber:
                 return
             message.header.run_id, message.header.episode = self.place.run_id, head.episode
         received.append(Received(service, source.node, head.episode, head.tick, head.t_publish_ns, message))
+
+    def doubt(self, node: str) -> None:
+        """Count a node's services as unheard again: it was restarted, and the transport has still to find it."""
+        for source in self._sources.values():
+            if source.node == node:
+                self.unheard.update((service, node) for service in source.services.values())
+
+    def waits_for(self, dead: Collection[str] = ()) -> list[str]:
+        """Nodes, but the dead, of which some service is unheard."""
+        return sorted({node for _, node in self.unheard}.difference(dead))
 
     def watch(self) -> dict[str, int]:
         """Look at the connections, about once a second, and return the counts of what was dropped.

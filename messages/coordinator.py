@@ -34,6 +34,7 @@ class Coordinator:
         self.episode: Episode | None = None
         self.dead: set[str] = set()
         self._restarted: set[str] = set()
+        self._probe_due = 0.0
         self.health: dict[str, NodeHealth] = {}
         self.last_message: dict[str, tuple[str, int]] = {}  # node -> service and tick of the last message seen of it
         self._seq: dict[str, int] = {}
@@ -86,12 +87,17 @@ class Coordinator:
         """
         self._rendezvous.poll(0.0)
         missing = self._rendezvous.missing()
-        if missing:
+        if missing and time.monotonic() >= self._probe_due:
+            self._probe_due = time.monotonic() + PROBE_INTERVAL_S
             self._publisher.probe()
         for node in self.dead.difference(missing) & self._restarted:
             self.dead.discard(node)
             self._restarted.discard(node)
+            if self._subscriber is not None:
+                self._subscriber.doubt(node)
             self._publish("node_health", NodeHealth(node=node, state="ready", text="restarted"))
+            for other in self.dead:  # the new one has not heard of them
+                self.announce_dead(other, "dead before this node came")
 
     def expect(self, node: str) -> None:
         """Tell that a dead node is being started again, see ``admit``."""
@@ -186,6 +192,7 @@ class Coordinator:
                 or self.health[name].header.episode != index
                 or self.health[name].state != state
             ]
+            late += [] if self._subscriber is None else self._subscriber.waits_for(self.dead)
             if not late:
                 return
             if time.monotonic() > deadline:

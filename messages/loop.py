@@ -12,7 +12,7 @@ import zmq
 
 from visuomotor.messages.bus import Publisher, Received, Subscriber
 from visuomotor.messages.node import Node, Tick
-from visuomotor.messages.rendezvous import join
+from visuomotor.messages.rendezvous import PROBE_INTERVAL_S, join
 from visuomotor.messages.schema import Episode, Message, NodeHealth, Trace
 from visuomotor.messages.services import SERVICES
 from visuomotor.messages.stepper import TICK_NS, Stepper
@@ -89,6 +89,9 @@ class _Loop:
         self.stopping = False  # ``end`` has come; ``last_tick`` is still to be finished
         self.last_tick = -1
         self.dead_nodes: set[str] = set()
+        self.joining = bool(subscriber.unheard)  # a node was restarted: probe until all hear each other
+        self.acknowledged = True
+        self.probe_due_ns = 0
         self.next_tick = 0
         self.stepped_tick = -1
         self.steps = 0
@@ -118,6 +121,8 @@ class _Loop:
                 self._receive(self._wait_s(now))
             if self.running and self.stopping and self._ended():
                 self._stop_episode()
+            if self.joining:
+                self._get_together()
             if self.now_ns() >= self.health_due_ns:
                 self._publish_health(self.state)
         return self.steps
@@ -143,6 +148,8 @@ class _Loop:
         return all(message is not None and message.header.tick >= tick for message in newest)
 
     def _wait_s(self, now_ns: int) -> float:
+        if self.joining:
+            return PROBE_INTERVAL_S
         if self.lockstep or not self.running or self.stepper.finished:
             return IDLE_S
         times = [now_ns + IDLE_S * 1e9]
@@ -176,15 +183,17 @@ class _Loop:
         if isinstance(message, NodeHealth):
             if message.state == "fault":
                 self.dead_nodes.add(message.node)
-            else:
+            elif message.node in self.dead_nodes:
                 self.dead_nodes.discard(message.node)
+                self.subscriber.doubt(message.node)
+                self.joining = True
             self.stepper.dead = self.wiring.silent(self.dead_nodes)
         elif message.phase == "reset":
             self._reset(message)
         elif message.header.episode != self.stepper.episode:
             return  # this process joined after the reset
         elif message.phase == "start":
-            self.running, self.state = True, "running"
+            self.running, self.joining, self.state = True, False, "running"
             self.due_ns = self.waiting_since_ns = self.now_ns()
         else:
             self.stopping, self.last_tick = True, message.last_tick
@@ -280,7 +289,20 @@ class _Loop:
         except Exception as error:
             self._publish_health("fault", f"{type(error).__name__} in reset: {error}")
             raise
-        self.state = "ready"
+        self.state, self.acknowledged = "starting", False
+        if not self.joining:
+            self._acknowledge()
+
+    def _get_together(self) -> None:
+        """Let the others hear this node; acknowledge the reset when it hears them."""
+        if self.now_ns() >= self.probe_due_ns:
+            self.probe_due_ns = self.now_ns() + round(PROBE_INTERVAL_S * 1e9)
+            self.publisher.probe()
+        if not self.acknowledged and not self.subscriber.waits_for(self.dead_nodes):
+            self._acknowledge()
+
+    def _acknowledge(self) -> None:
+        self.state, self.acknowledged = "ready", True
         self._publish_health(self.state)
 
     def _stop_episode(self) -> None:

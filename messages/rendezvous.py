@@ -3,7 +3,8 @@
 Each node binds its publishers and says hello to the supervisor: what it reads and publishes, and the schema it has of
 each service. When all have, the supervisor checks that they fit and sends everybody the wiring, or refuses with the
 reason. Then each connects its subscribers, all publishers send probes, and who has heard every publisher it reads says
-so. When all have, the supervisor lets them go.
+so. When all have, the supervisor lets them go. Who is restarted later needs to hear the supervisor alone to be let go:
+the others are in their loops, which see to it that all hear each other before they acknowledge the next reset.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class _Connected(msgspec.Struct, tag=True):
 
 class _Wired(msgspec.Struct, tag=True):
     wiring: Wiring
-    again: bool = False  # the run goes on already: only the supervisor still sends probes
+    again: bool = False  # the run goes on already
 
 
 class _Go(msgspec.Struct, tag=True):
@@ -156,7 +157,7 @@ def join(
         socket.send(msgspec.msgpack.encode(_Hello(own)))
         node.warm_up()
         wiring: Wiring | None = None
-        connected = False
+        connected = again = False
         deadline = time.monotonic() + timeout_s
         while not stopped():
             if time.monotonic() > deadline:
@@ -166,11 +167,9 @@ def join(
                 if isinstance(said, _Refused):
                     raise WiringError(f"{node.name}: {said.text}")
                 if isinstance(said, _Wired):
-                    wiring = said.wiring
+                    wiring, again = said.wiring, said.again
                     declared = {source.service for source in node.inputs}
                     subscriber = Subscriber(context, place, sources_of(own, wiring, declared))
-                    if said.again:
-                        subscriber.unheard = {(s, n) for s, n in subscriber.unheard if n == SUPERVISOR}
                 elif wiring is not None and subscriber is not None:
                     joined = True
                     return wiring, subscriber
@@ -180,7 +179,7 @@ def join(
             if connected:
                 continue  # from here on real messages may come: they are the loop's
             subscriber.poll(0.0)
-            if not subscriber.unheard:
+            if not subscriber.unheard or (again and SUPERVISOR not in subscriber.waits_for()):
                 connected = True
                 socket.send(msgspec.msgpack.encode(_Connected(node.name)))
         return None

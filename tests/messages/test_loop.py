@@ -277,7 +277,8 @@ def test_wait_names_who_is_missing(start_toy: Start) -> None:
 
 
 def test_a_restarted_node_is_let_in_again(start_run: Callable[..., Run], start_toy: Start) -> None:
-    run = start_run("lockstep")
+    # The guard finds the new driver only seconds after that is there: nobody may begin before.
+    run = start_run("lockstep", guard={"reconnect_ms": 3000})
     run.begin(7)
     run.processes["driver"].kill()
     run.processes["driver"].wait()

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 import msgspec
 import numpy as np
 
+from visuomotor.messages import bus
 from visuomotor.messages.loop import run_node
 from visuomotor.messages.node import Input, Inputs, Node, Tick
 from visuomotor.messages.process import live_with_parent
@@ -195,6 +196,7 @@ def main() -> None:
     name, parent, place, *options = sys.argv[1:]
     stop = live_with_parent(int(parent), grace_s=2.0)
     given = {key: float(value) if "." in value else int(value) for key, _, value in (o.partition("=") for o in options)}
+    bus.RECONNECT_MS = int(given.pop("reconnect_ms", bus.RECONNECT_MS))
     run_node(make(name, **given), msgspec.json.decode(place, type=RunPlace), stop=stop)
 
 
