@@ -17,18 +17,13 @@ from visuomotor.control.train.teacher import Teacher
 from visuomotor.sim.env import DriveVectorEnv, EpisodeSummary
 
 SPEED = LAYOUT.names.index("ego_speed")
-STATIC_GAP = LAYOUT.names.index("current_static_gap")
 STANDING_MPS = 0.3
 STANDING_LATERAL_WEIGHT = 0.1
-HOLD_NORM = -0.2  # a car that stands is held by this as by any harder braking
-PULLING_OUT_MPS = 1.0  # from below this speed, setting off behind something that stands near ...
-PULLING_OUT_GAP_M = 12.0
-PULLING_OUT_WEIGHT = 4.0  # ... counts so much more: it is rare, and who misses it waits for ever
 BFLOAT16 = torch.backends.cpu.get_cpu_capability() in ("AVX512", "AMX")  # half the time there
 FAILURE_TICKS = 40  # the states that led to a collision or off the road ...
 FAILURE_WEIGHT = 3.0  # ... count so much more
 BRAKING_NORM = -0.2  # where the teacher brakes harder than this,
-UNDER_BRAKING = 2.0  # to brake less than it costs so much more than to brake more
+UNDER_BRAKING = 4.0  # to brake less than it costs so much more than to brake more
 
 
 class Demonstrations:
@@ -48,16 +43,12 @@ class Demonstrations:
     def add(self, observation: np.ndarray, action: np.ndarray) -> None:
         """Append a batch, raw observations [B, D] and actions [B, 2].
 
-        How hard a car that stands should brake, and where it should aim sideways, is nearly arbitrary: the one is
-        made ``HOLD_NORM``, the other weighs less.
+        Where a car that stands should aim sideways is nearly arbitrary: such labels weigh less.
         """
         places = (self._added + np.arange(len(observation))) % len(self._observation)
         self._observation[places], self._action[places], self._weight[places] = observation, action, 1.0
         standing = (observation[:, SPEED] < STANDING_MPS) & (action[:, 0] < 0.0)
         self._weight[places[standing], 1] = STANDING_LATERAL_WEIGHT
-        self._action[places[standing], 0] = np.maximum(action[standing, 0], HOLD_NORM)
-        blocked = (observation[:, SPEED] < PULLING_OUT_MPS) & (observation[:, STATIC_GAP] < PULLING_OUT_GAP_M)
-        self._weight[places[blocked & (action[:, 0] > 0.0)]] *= PULLING_OUT_WEIGHT
         self._added += len(observation)
 
     def stress(self, row: int, batch: int, batches: int, factor: float) -> None:

@@ -13,7 +13,7 @@ from visuomotor.control.baselines import IdmMobilDriver  # noqa: E402
 from visuomotor.control.observation import LAYOUT  # noqa: E402
 from visuomotor.control.train.checkpoint import LearnedDriver, load_checkpoint  # noqa: E402
 from visuomotor.control.train.episodes import play, success_rate  # noqa: E402
-from visuomotor.control.train.imitation import HOLD_NORM, PULLING_OUT_WEIGHT, Demonstrations  # noqa: E402
+from visuomotor.control.train.imitation import Demonstrations  # noqa: E402
 from visuomotor.control.train.normalizer import Normalizer, load_normalizer  # noqa: E402
 from visuomotor.control.train.policy import PolicyTraining, make_forecaster, train_policy  # noqa: E402
 from visuomotor.control.train.sb3_adapter import CasePool, DriveVecEnv  # noqa: E402
@@ -169,20 +169,6 @@ def test_labels_of_a_standing_car_weigh_less_and_those_before_a_failure_more(tmp
         assert set(weight[weight[:, 0] == 3.0][:, 1].tolist()) == {3.0}
         assert set(action[weight[:, 0] == 3.0, 1].tolist()) == {2.0, 3.0}
         assert set(weight[action[:, 0] < 0.0, 1].tolist()) == {1.0, np.float32(0.1).item()}
-
-
-def test_setting_off_behind_an_obstacle_weighs_more_and_holding_has_one_label():
-    kept = Demonstrations(capacity=4)
-    observation = np.zeros((4, LAYOUT.size), np.float32)
-    observation[:, LAYOUT.index("current_static_gap")] = (6.0, 6.0, 100.0, 6.0)
-    observation[3, LAYOUT.index("ego_speed")] = 5.0
-    kept.add(observation, np.array([[0.5, 1.0], [-1.0, 1.0], [0.5, 0.0], [-1.0, 0.0]], np.float32))
-    np.testing.assert_allclose(kept.arrays()[1][:, 0], [0.5, HOLD_NORM, 0.5, -1.0])
-    kept.normalizer = Normalizer.fit(np.random.default_rng(0).normal(size=(50, LAYOUT.size)))
-    _, action, weight = (t.numpy() for t in kept.sample(400, newest=4))
-    seen = {tuple(round(x, 2) for x in row) for row in np.concatenate([action, weight], axis=1).tolist()}
-    heavy = PULLING_OUT_WEIGHT
-    assert seen == {(0.5, 1, heavy, heavy), (-0.2, 1, 1, 0.1), (0.5, 0, 1, 1), (-1, 0, 1, 1)}
 
 
 def test_pool_replays_failed_cases():
