@@ -206,16 +206,20 @@ class Guard:
     def _stop(self, now: GuardSituation, cause: str) -> GuardDecision:
         """Brake to standstill in the lane; with no route or state left, with the steering held."""
         self._braking = False
-        angle = self._sent[1]
+        held = angle = self._sent[1]
         if now.vehicle_ok and now.inputs is not None:
-            scene = now.inputs.scene
-            angle = float(steer_to(now.inputs, scene.lane * now.inputs.lane_width_m)[0])
-        speed = now.speed_mps if now.vehicle_ok else 0.0  # unknown speed: the angle is held, don't move it
+            angle = steer_to(now.inputs, now.inputs.scene.lane * now.inputs.lane_width_m).item()
         limited = limit_command(
-            self._envelope.min_acceleration_mps2, angle, *self._sent, speed, dt_s=now.dt_s, envelope=self._envelope
+            self._envelope.min_acceleration_mps2,
+            angle,
+            *self._sent,
+            now.speed_mps,
+            dt_s=now.dt_s,
+            envelope=self._envelope,
         )
         braking = self._envelope.emergency_acceleration_mps2 if self._latched else float(limited.acceleration_mps2)
-        return self._send((braking, float(limited.steering_angle_rad)), [cause])
+        # without a vehicle state the speed is unknown, and with it which angle is too much
+        return self._send((braking, float(limited.steering_angle_rad) if now.vehicle_ok else held), [cause])
 
     def _send(self, command: tuple[float, float], causes: list[str], threat: Threat | None = None) -> GuardDecision:
         self._sent = command

@@ -134,10 +134,11 @@ def test_no_command_ever_means_braking_along_the_lane(make_inputs: Make):
 def test_lost_vehicle_state_brakes_with_the_steering_held(make_inputs: Make):
     guard = Guard()
     guard.step(seeing(make_inputs(lane=1.0), (0.0, 0.05)))
-    decision = guard.step(situation((1.0, 0.0), vehicle_ok=False, inputs=None, speed_mps=0.0))
-    assert decision.causes == ("stale_vehicle_state",)
-    assert decision.steering_angle_rad == pytest.approx(0.05)
-    assert decision.acceleration_mps2 < -2.0
+    for speed in (0.0, 40.0, math.nan):  # whatever it says: it is old
+        decision = guard.step(situation((1.0, 0.0), vehicle_ok=False, inputs=None, speed_mps=speed))
+        assert decision.causes == ("stale_vehicle_state",)
+        assert decision.steering_angle_rad == 0.05
+        assert decision.acceleration_mps2 < -2.0
 
 
 def test_emergency_stop_latches_until_a_reset_at_standstill():
@@ -303,6 +304,13 @@ def test_braking_as_the_policy_does_but_for_rounding_is_no_intervention(
     assert decision.acceleration_mps2 == pytest.approx(-3.12 if acts else acceleration)
 
 
+def test_braking_exactly_as_the_policy_does_is_no_intervention(threat: Callable[..., GuardSituation]):
+    exact = GuardSettings(acceleration_noise_mps2=0.0, brake_gain=1.0, brake_from_mps2=2.5)
+    guard = Guard(exact)
+    guard.step(situation((-2.5, 0.0)))
+    assert guard.step(threat(3.0, -3.0)).causes == ()
+
+
 def test_without_the_age_of_tracks_it_does_not_look_for_threats(threat: Callable[..., GuardSituation]):
     assert Guard().step(dataclasses.replace(threat(9.0), track_age_s=None)).causes == ()
 
@@ -331,9 +339,11 @@ def test_threat_tells_time_and_track(make_inputs: Make):
 def test_contradicting_settings_are_refused_with_their_values():
     with pytest.raises(ValueError, match=r"got 5\.0 and 4\.0"):
         GuardSettings(release_below_mps2=5.0)
-    with pytest.raises(ValueError, match=r"got -1\.0 and 4\.0"):
-        GuardSettings(release_below_mps2=-1.0)
-    assert GuardSettings(release_below_mps2=4.0).brake_from_mps2 == 4.0
+    for release in (-1.0, -0.5, 0.0):
+        with pytest.raises(ValueError, match=rf"got {release} and 4\.0"):
+            GuardSettings(release_below_mps2=release)
+    for release in (0.5, 4.0):
+        assert GuardSettings(release_below_mps2=release).brake_from_mps2 == 4.0
     for heartbeat_s in (0.0, -0.5):
         with pytest.raises(ValueError, match=rf"heartbeat_s > 0, got {heartbeat_s}"):
             GuardSettings(heartbeat_s=heartbeat_s)
