@@ -131,6 +131,12 @@ def test_no_command_ever_means_braking_along_the_lane(make_inputs: Make):
     assert decisions[-1].steering_angle_rad > 0.03  # follows the bend
 
 
+def test_a_stop_keeps_to_the_nearest_lane(make_inputs: Make):
+    decision = Guard().step(seeing(make_inputs(lane=0.0, speed=8.0), command=None))
+    assert decision.causes == ("stale_policy",)
+    assert decision.steering_angle_rad == pytest.approx(0.0, abs=1e-6)
+
+
 def test_lost_vehicle_state_brakes_with_the_steering_held(make_inputs: Make):
     guard = Guard()
     guard.step(seeing(make_inputs(lane=1.0), (0.0, 0.05)))
