@@ -81,7 +81,8 @@ class Detector:
 
     Two things a bundle of an imported network says in ``extra``: ``ground_point`` is "foot" where ``ground_px`` is the
     middle of the box's lower edge and not the footprint's centre; ``position_sigma`` is {"foot_px": sigma} where its
-    errors in metres were not fitted. A heading of 0, 0 is unknown. Raises BundleError when the bundle was made for another image size or other classes.
+    errors in metres were not fitted. A heading of 0, 0 is unknown. Raises BundleError when the bundle was made for
+    another image size or other classes.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """A foreign detector as one graph with the contract of our own: raw frame in, detections of the task's classes out.
 
-Letterbox before the network; after it decoding, class mapping, threshold, suppression and the way back into the frame.
-Everything is in static shapes and without a loop over boxes, as in ``perception.train.detector_graph``: greedy suppression
-is a fixed number of rounds of 'keep what no kept box of higher score overlaps'.
+Letterbox before the network; after it decoding, class mapping, threshold, suppression and the way back to the frame.
+Everything is in static shapes and without a loop over boxes, as in ``perception.train.detector_graph``: greedy
+suppression is a fixed number of rounds of 'keep what no kept box of higher score overlaps'.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from visuomotor.perception.detector_contract import OUTPUT_SPECS, OUTPUTS, SIZE_
 
 CANDIDATES = 256  # these networks answer with a dozen boxes for every object
 ROUNDS = 16  # settles chains of so many overlapping boxes
-OTHER_CLASS_IOU = 0.8  # a car and a truck in the same place are one vehicle
+RIVALS = (0, 0, 1, 2, 3)  # by class; a car and a truck in the same place are one vehicle that is called both
+OTHER_CLASS_IOU = 0.8  # of boxes that are not rivals
 PREFIX = "foreign/"  # of every name in the foreign graph, so that none meets one of ours
 TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "int64": TensorProto.INT64}
 
@@ -122,9 +123,10 @@ def _suppress(build: GraphBuilder, corner: str, class_id: str, count: int, nms_i
     both = build.op("Mul", overlap(0), overlap(1))
     area = build.op("Mul", build.op("Sub", sides[2], sides[0]), build.op("Sub", sides[3], sides[1]))
     union = build.op("Sub", build.op("Add", area, build.reshape(area, 1, count)), both)
-    same = build.op("Equal", build.reshape(class_id, count, 1), build.reshape(class_id, 1, count))
+    kind = build.op("Gather", build.constant(RIVALS), class_id)
+    rivals = build.op("Equal", build.reshape(kind, count, 1), build.reshape(kind, 1, count))
     other_iou = max(nms_iou, OTHER_CLASS_IOU)
-    limit = build.op("Where", same, build.constant(nms_iou), build.constant(other_iou))
+    limit = build.op("Where", rivals, build.constant(nms_iou), build.constant(other_iou))
     close = build.to_float(build.op("Greater", both, build.op("Mul", limit, union)))
     above = build.constant(np.triu(np.ones((count, count), np.float32), 1))  # [i, j]: i scores higher than j
     conflict = build.op("Mul", close, above)
@@ -159,4 +161,4 @@ def _write_outputs(build: GraphBuilder, score: str, corner: str, class_id: str) 
     build.to_int(build.op("ReduceSum", build.to_float(present), keepdims=0), output="count")
 
 
-assert len(SIZE_PRIOR_M) == len(CLASS_NAMES)
+assert len(SIZE_PRIOR_M) == len(RIVALS) == len(CLASS_NAMES)

@@ -1,7 +1,7 @@
 """The three layouts of detector outputs that can be imported: what goes in, which shape comes out, how boxes are read.
 
-- ``yolox``: BGR 0 to 255, letterboxed into the upper left corner; [1, cells, 5 + C], undecoded grid of strides 8, 16, 32:
-  centre offset in cells, log size in cells, objectness, class scores (Ge et al. 2021, YOLOX, and its export script).
+- ``yolox``: BGR 0 to 255, letterboxed into the upper left corner; [1, cells, 5 + C], undecoded grid of strides 8, 16
+  and 32: centre offset and log size in cells, objectness, class scores (Ge et al. 2021, YOLOX, and its export script).
 - ``ultralytics``: RGB 0 to 1, letterboxed in the middle; [1, 4 + C, N]: centre and size in input pixels, class scores.
 - ``end2end``: the same input; [1, N, 6]: corners in input pixels, score, class; suppressed already.
 """
@@ -29,7 +29,7 @@ class Layout(StrEnum):
 
     @property
     def is_rgb(self) -> bool:
-        """RGB from 0 to 1 rather than BGR from 0 to 255; such networks have the image in the middle of the letterbox."""
+        """RGB from 0 to 1, the frame in the middle of the letterbox; otherwise BGR from 0 to 255, in its corner."""
         return self is not Layout.yolox
 
     @property

@@ -11,7 +11,7 @@ from onnx import TensorProto
 
 from visuomotor.deploy.export.graph_builder import OPSET_MIN
 
-FLOATS = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16"}
+FLOATS: dict[int, str] = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16"}
 
 
 class ForeignModelError(ValueError):
@@ -40,7 +40,7 @@ def read_foreign(path: Path) -> ForeignModel:
     proto = _load(path)
     opset = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 0)
     if opset < OPSET_MIN:
-        raise ForeignModelError(f"{path}: opset: expected {OPSET_MIN} or newer, got {opset}; export it with a newer one")
+        raise ForeignModelError(f"{path}: opset: expected {OPSET_MIN} or newer, got {opset}; export it anew")
     constants = {tensor.name for tensor in proto.graph.initializer}
     source = _get_only(path, "input", [value for value in proto.graph.input if value.name not in constants])
     target = _get_only(path, "output", list(proto.graph.output))
@@ -52,7 +52,7 @@ def read_foreign(path: Path) -> ForeignModel:
         raise ForeignModelError(f"{what}: expected the shape (1, 3, height, width) in numbers, got {shape}")
     dtype = FLOATS.get(source.type.tensor_type.elem_type)
     if dtype is None or target.type.tensor_type.elem_type not in FLOATS:
-        types = [TensorProto.DataType.Name(value.type.tensor_type.elem_type) for value in (source, target)]
+        types = [_name_type(value) for value in (source, target)]
         raise ForeignModelError(f"{path}: input and output: expected float32 or float16, got {' and '.join(types)}")
     return ForeignModel(
         path=path,
@@ -65,6 +65,10 @@ def read_foreign(path: Path) -> ForeignModel:
         output_name=target.name,
         output_shape=_fixed_output(path, proto, target),
     )
+
+
+def _name_type(value: onnx.ValueInfoProto) -> str:
+    return str(TensorProto.DataType.Name(value.type.tensor_type.elem_type)).lower()
 
 
 def _load(path: Path) -> onnx.ModelProto:

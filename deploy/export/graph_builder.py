@@ -62,6 +62,4 @@ class GraphBuilder:
         """Bilinear, pixel centres aligned as in OpenCV's INTER_LINEAR: image [1, C, H, W] to the size given."""
         empty = "" if self.opset >= RESIZE_BY_SIZE_ALONE else self.constant(np.zeros(0, np.float32))
         size = self.constant([1, channels, height, width])
-        return self.op(
-            "Resize", image, empty, empty, size, mode="linear", coordinate_transformation_mode="half_pixel"
-        )
+        return self.op("Resize", image, empty, empty, size, mode="linear", coordinate_transformation_mode="half_pixel")
