@@ -46,6 +46,16 @@ def bundle_of(file: Path, layout: str, labels: Path, size: tuple[int, int], **op
     return import_detector(file, file.with_name(f"{file.stem}-{width}x{height}"), settings)
 
 
+def table_model(path: Path, image: tuple[int | str, ...], table: np.ndarray) -> Path:
+    """A network that answers with the same table to whatever it sees."""
+    nodes = [
+        helper.make_node("ReduceMin", ["images"], ["least"], keepdims=0),
+        helper.make_node("Mul", ["least", "zero"], ["nothing"]),
+        helper.make_node("Add", ["table", "nothing"], ["output"]),
+    ]
+    return foreign.save_model(path, nodes, {"zero": np.array(0.0, np.float32), "table": table}, image, table.shape)
+
+
 def find(bundle: Bundle, image: np.ndarray) -> dict[str, np.ndarray]:
     """What the bundle finds, cut to its count; what lies past the count must be zero."""
     found = make_session(bundle, device="cpu").run({"frame": image[None]})
@@ -156,7 +166,7 @@ def test_boxes_come_back_into_the_frame(
 
 
 def test_a_class_beyond_the_labels_and_what_is_no_number_are_no_detections(tmp_path: Path, labels: Path) -> None:
-    scores = np.array([0.9, 0.8, np.nan, 0.6, 0.7], np.float32)
+    scores = np.array([1.2, 0.8, np.nan, 0.6, 0.7], np.float32)
     classes = np.array([1, 9, 1, np.nan, -1], np.float32)
     boxes = np.array([[50, 60, 90, 100], [5, 5, 50, 50], [1, 1, 9, 9], [5, 5, 50, 50], [9, 9, 60, 60]], np.float32)
     rows = np.concatenate([boxes, scores[:, None], classes[:, None]], 1)[None]
@@ -172,7 +182,19 @@ def test_a_class_beyond_the_labels_and_what_is_no_number_are_no_detections(tmp_p
     file = foreign.save_model(tmp_path / "odd.onnx", nodes, constants, (1, 3, 320, 320), (1, 8, 6))
     found = find(bundle_of(file, "end2end", labels, (320, 320)), np.full((320, 320, 3), 255, np.uint8))
     assert found["class_id"].tolist() == [CAR]
+    assert found["score"].tolist() == [1.0]
     assert found["box_px"][0] == pytest.approx([50, 60, 90, 100])
+
+
+def test_in_a_long_chain_of_overlaps_every_second_box_stays(tmp_path: Path, labels: Path) -> None:
+    """A convoy: each box overlaps the next, and goes only if the one before it stays."""
+    left = 15.0 * np.arange(16)
+    score = np.linspace(0.9, 0.4, 16)
+    table = np.stack([left, 0 * left, left + 30, 0 * left + 30, score, 0 * left + 1], 1)[None].astype(np.float32)
+    file = table_model(tmp_path / "convoy.onnx", (1, 3, 320, 320), table)
+    bundle = bundle_of(file, "end2end", labels, (320, 320), nms_iou=0.3)
+    found = find(bundle, np.zeros((320, 320, 3), np.uint8))
+    assert found["box_px"][:, 0] == pytest.approx(left[::2])
 
 
 def test_more_objects_than_outputs_leave_the_strongest(tmp_path: Path, labels: Path) -> None:
@@ -180,13 +202,7 @@ def test_more_objects_than_outputs_leave_the_strongest(tmp_path: Path, labels: P
     at = np.stack(np.meshgrid(np.arange(10) * 30, np.arange(10) * 30), -1).reshape(-1, 2)
     score = rng.uniform(0.3, 0.9, 100)
     table = np.concatenate([at, at + 20, score[:, None], np.ones((100, 1))], 1)[None].astype(np.float32)
-    nodes = [
-        helper.make_node("ReduceMin", ["images"], ["least"], keepdims=0),
-        helper.make_node("Mul", ["least", "zero"], ["nothing"]),
-        helper.make_node("Add", ["table", "nothing"], ["output"]),
-    ]
-    constants = {"zero": np.array(0.0, np.float32), "table": table}
-    file = foreign.save_model(tmp_path / "many.onnx", nodes, constants, (1, 3, 320, 320), (1, 100, 6))
+    file = table_model(tmp_path / "many.onnx", (1, 3, 320, 320), table)
     found = find(bundle_of(file, "end2end", labels, (320, 320)), np.zeros((320, 320, 3), np.uint8))
     assert found["score"] == pytest.approx(np.sort(score)[::-1][:OUTPUTS])
 
@@ -239,16 +255,9 @@ def test_a_map_changes_adds_and_removes(tmp_path: Path, labels: Path) -> None:
 # --------------------------------------------------------------------------------------------------------- bad input
 
 
-def constant_output(path: Path, image: tuple[int | str, ...], output: tuple[int | str, ...], fill: float = 0.1) -> Path:
-    """A network that ignores its image."""
-    size = [d if isinstance(d, int) else 1 for d in output]
-    nodes = [
-        helper.make_node("ReduceMin", ["images"], ["least"], keepdims=0),
-        helper.make_node("Mul", ["least", "zero"], ["nothing"]),
-        helper.make_node("Add", ["table", "nothing"], ["output"]),
-    ]
-    constants = {"zero": np.array(0.0, np.float32), "table": np.full(size, fill, np.float32)}
-    return foreign.save_model(path, nodes, constants, image, output)
+def constant_output(path: Path, image: tuple[int | str, ...], output: tuple[int, ...], fill: float = 0.1) -> Path:
+    """A network that answers with one number everywhere."""
+    return table_model(path, image, np.full(output, fill, np.float32))
 
 
 IMAGE = (1, 3, 64, 96)
