@@ -76,6 +76,20 @@ def tabulate_foot_sigma(camera: CameraModel, foot_px: float) -> dict[str, list[f
     return {"range_m": range_m.tolist(), "along_m": along.tolist(), "across_m": across.tolist()}
 
 
+def move_to_centre(
+    foot_m: np.ndarray, camera: CameraModel, size_m: np.ndarray, origin_m: np.ndarray | None = None
+) -> np.ndarray:
+    """Feet of boxes [N, 2] pushed along their rays by half the depth of a footprint that lies along the car's axis.
+
+    A box ends where its object is nearest to the camera; most vehicles in view stand or drive along the road.
+    ``size_m`` [N, 2] is length and width, ``origin_m`` where the camera is, by default as mounted; all in ``ego_``.
+    """
+    axis = np.array([np.cos(camera.ego_yaw_rad), np.sin(camera.ego_yaw_rad)])
+    half_depth_m = 0.5 * size_m @ np.abs(axis)
+    ray = foot_m - (np.asarray(camera.ego_position_m[:2]) if origin_m is None else origin_m)
+    return foot_m + ray * (half_depth_m / np.maximum(ray @ axis, 0.5))[:, None]
+
+
 class Detector:
     """A detector bundle on one camera.
 
@@ -140,7 +154,7 @@ class Detector:
         position = self.camera.ground(found["ground_px"], roll_rad, pitch_rad)
         origin = (rotation(roll_rad, pitch_rad, 0.0) @ np.asarray(self.camera.ego_position_m))[:2]
         if self.at_foot:
-            position = self._move_to_centre(position, origin, found["size_m"])
+            position = move_to_centre(position, self.camera, found["size_m"], origin)
         ray = position - origin
         range_m = np.hypot(ray[:, 0], ray[:, 1])
         keep = found["score"] >= self.score_threshold[found["class_id"]]
@@ -169,16 +183,6 @@ class Detector:
             heading_rad=np.arctan2(np.sin(heading), np.cos(heading)).astype(np.float32),
             size_m=found["size_m"][keep],
         )
-
-    def _move_to_centre(self, foot_m: np.ndarray, origin_m: np.ndarray, size_m: np.ndarray) -> np.ndarray:
-        """Feet [N, 2] pushed along their rays by half the depth of a footprint that lies along the car's axis.
-
-        A box ends where its object is nearest to the camera; most vehicles in view stand or drive along the road.
-        """
-        axis = np.array([np.cos(self.camera.ego_yaw_rad), np.sin(self.camera.ego_yaw_rad)])
-        half_depth_m = 0.5 * size_m @ np.abs(axis)
-        ray = foot_m - origin_m
-        return foot_m + ray * (half_depth_m / np.maximum(ray @ axis, 0.5))[:, None]
 
 
 def make_detectors(

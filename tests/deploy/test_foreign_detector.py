@@ -20,6 +20,7 @@ from visuomotor.deploy.export.foreign_layouts import Layout
 from visuomotor.deploy.runtime.bundle import Bundle, load_bundle
 from visuomotor.deploy.runtime.session import make_session
 from visuomotor.launch.cli import run_app
+from visuomotor.messages.camera import CameraModel
 from visuomotor.messages.schema import CAR, CLASS_NAMES, PEDESTRIAN, TRUCK
 from visuomotor.perception.detector_contract import OUTPUT_SPECS, OUTPUTS
 
@@ -250,6 +251,39 @@ def test_a_map_changes_adds_and_removes(tmp_path: Path, labels: Path) -> None:
     found = find(bundle, red_on_blue((320, 320), (20, 20, 90, 90)))
     assert [CLASS_NAMES[i] for i in found["class_id"]] == ["car", "cone"]
     assert bundle.meta.training["labels"] == {"car": "car", "bench": "cone", "bus": "truck"}
+
+
+def test_evaluation_judges_the_centre_that_run_time_finds_behind_the_foot(tmp_path: Path, labels: Path) -> None:
+    pytest.importorskip("faster_coco_eval")
+    from visuomotor.perception.train.detector_eval import eval_detector
+
+    camera = CameraModel(name="camera_front", width=384, height=224, fx=300.0, fy=300.0, cx=192.0, cy=100.0)
+    (tmp_path / "data" / "test" / "images").mkdir(parents=True)
+    camera.save(tmp_path / "data" / "camera_front.yaml")
+    images, annotations = [], []
+    for i, (x, y) in enumerate(((10.0, 0.0), (15.0, 3.0), (22.0, -4.0), (13.0, -1.0))):
+        corners = np.array([(x + dx, y + dy, z) for dx in (-2.2, 2.2) for dy in (-0.9, 0.9) for z in (0.0, 1.5)])
+        px, _ = camera.project(corners)
+        low, high = np.floor(px.min(0) + 0.5).astype(int), np.floor(px.max(0) + 0.5).astype(int)
+        cv2.imwrite(str(tmp_path / "data" / "test" / "images" / f"{i}.png"), red_on_blue((384, 224), (*low, *high)))
+        size = {"width": 384, "height": 224, "camera": "camera_front", "roll_rad": 0.0, "pitch_rad": 0.0}
+        images.append({"id": i, "file_name": f"{i}.png", **size})
+        place = {"ego_position_m": [x, y], "distance_m": float(np.hypot(x, y)), "heading_rad": 0.0}
+        shape = {"bbox": [int(v) for v in (*low, *(high - low))], "area": 1, "iscrowd": 0, "size_m": [4.4, 1.8, 1.5]}
+        ground = camera.project(np.array([[x, y, 0.0]]))[0][0].tolist()
+        known = {"id": i, "image_id": i, "category_id": 1 + CAR, "ground_px": ground, "visible_share": 1.0}
+        annotations.append({**known, **place, **shape})
+    text = json.dumps({"images": images, "annotations": annotations})
+    (tmp_path / "data" / "test" / "annotations.json").write_text(text)
+    file = foreign.make_red_finder(tmp_path / "red.onnx", "end2end", 320, 384, [(0.0, 1, 0.9)], len(LABELS), 1)
+    bundle = bundle_of(file, "end2end", labels, (384, 224))
+    scores = eval_detector(bundle, tmp_path / "data", "test", device="cpu")
+    assert scores["all"]["ap"]["by_class"]["car"]["ap50_95"] > 0.9
+    near = scores["all"]["positions"]["within_30_m"]
+    assert near["objects"] == 4
+    assert near["range_median_m"] < 0.3  # and not half a car
+    assert near["lateral_median_m"] < 0.2
+    assert near["heading_median_rad"] is None
 
 
 # --------------------------------------------------------------------------------------------------------- bad input
