@@ -289,14 +289,14 @@ def test_begins_to_brake_above_its_bar_and_ends_below_the_other(threat: Callable
         assert ("ttc_brake" in guard.step(threat(required)).causes) is acts, required
 
 
-@pytest.mark.parametrize("forget", [Guard.reset, lambda guard: guard.step(situation(None))])
+@pytest.mark.parametrize("forget", [Guard.reset, lambda guard: guard.step(situation(vehicle_ok=False))])
 def test_braking_is_forgotten_by_a_reset_and_a_stop(
     threat: Callable[..., GuardSituation], forget: Callable[[Guard], object]
 ):
     guard = Guard()
     assert guard.step(threat(4.1)).causes == ("ttc_brake",)
     forget(guard)
-    assert guard.step(threat(3.0)).causes == ()
+    assert "ttc_brake" not in guard.step(threat(3.0)).causes
 
 
 @pytest.mark.parametrize(("acceleration", "acts"), [(-3.1, False), (-3.06, True)])  # it would brake by 1.2 * 2.6 = 3.12
