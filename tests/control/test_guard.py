@@ -342,6 +342,19 @@ def test_threat_tells_time_and_track(make_inputs: Make):
     assert find_threat(make_inputs(), 0.0, OLD) == Threat()
 
 
+def test_nobody_changes_settings_situation_or_decision_afterwards():
+    for value, name in [
+        (GuardSettings(), "heartbeat_s"),
+        (situation(), "command"),
+        (Guard().step(situation()), "causes"),
+    ]:
+        with pytest.raises(AttributeError):
+            setattr(value, name, None)
+    for kind in (GuardSettings, GuardSituation):
+        with pytest.raises(TypeError):
+            kind(None)
+
+
 def test_contradicting_settings_are_refused_with_their_values():
     with pytest.raises(ValueError, match=r"got 5\.0 and 4\.0"):
         GuardSettings(release_below_mps2=5.0)
