@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from visuomotor import __version__
-from visuomotor.launch import cli_learn
+from visuomotor.launch import cli_export, cli_learn
 from visuomotor.launch.cli_options import (
     PLAIN,
     Clock,
@@ -41,6 +41,7 @@ EXTRAS = {  # module -> extra that brings it
     "gymnasium": "sim",
     "torch": "train",
     "stable_baselines3": "train",
+    "sb3_contrib": "train",
     "onnx": "train",
     "safetensors": "train",
     "tensorboard": "train",
@@ -56,6 +57,7 @@ app.add_typer(launch, name="launch")
 app.add_typer(cli_learn.render, name="render")
 app.add_typer(cli_learn.train, name="train")
 app.add_typer(cli_learn.evaluate, name="eval")
+app.add_typer(cli_export.export, name="export")
 
 
 @launch.command("drive")

@@ -26,6 +26,7 @@ COMMANDS = [
     ["eval", "forecaster"],
     ["eval", "policy"],
     ["eval", "suite"],
+    ["export", "policy"],
     ["doctor"],
 ]
 
