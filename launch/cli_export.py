@@ -50,7 +50,13 @@ def export_policy(
 
     try:
         if checkpoint.is_dir():
-            options = {"vecnormalize": vecnormalize, "task": task, "fields": fields, "recorded": recorded}
+            options: dict[str, object] = {
+                "vecnormalize": vecnormalize,
+                "task": task,
+                "fields": fields,
+                "recorded": recorded,
+                "frame-stack": None if frame_stack == 1 else frame_stack,
+            }
             for name, value in options.items():
                 if value not in (None, "none"):
                     raise ValueError(f"--{name}: expected a zip of stable-baselines3, got the folder {checkpoint}")

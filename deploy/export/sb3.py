@@ -82,6 +82,8 @@ def export_sb3(
     observation = describe_observation(frames, given, fields)
     action = describe_action(model.action_space, given, fields, DRIVE_ACTION if task == DRIVE else "action")
     graph = make_graph(algorithm, model, observation, action, normalizer=normalizer, normalize_first=first, stack=stack)
+    if task == DRIVE and graph.state:
+        raise ValueError(f"--task drive: the driving graph carries no state, {algorithm} has {graph.state[0].input}")
     data = to_onnx(graph)
     meta = BundleMeta(
         kind="policy",

@@ -21,7 +21,7 @@ Arrays = dict[str, np.ndarray]
 def make_rows(graph: PolicyGraph, count: int, seed: int = 0) -> Arrays:
     """``count`` rows of every input: inside the ranges, on and beyond their bounds, zeros, huge, past the clip."""
     rng = np.random.default_rng(seed)
-    rows = {part.spec.array: _make_array(part, count, rng) for part in graph._parts()}
+    rows = {part.spec.array: _make_array(part, count, rng) for part in graph.list_parts()}
     for spec in graph.state:
         rows[spec.input] = _make_state(spec, count, rng)
     if graph.state:

@@ -161,7 +161,7 @@ class PolicyGraph(nn.Module):
     def input_names(self) -> list[str]:
         """Names of what ``forward`` takes."""
         start = [EPISODE_START] if self.state else []
-        return [part.spec.array for part in self._parts()] + [s.input for s in self.state] + start
+        return [part.spec.array for part in self.list_parts()] + [s.input for s in self.state] + start
 
     @property
     def output_names(self) -> list[str]:
@@ -174,7 +174,7 @@ class PolicyGraph(nn.Module):
         start = arrays[-1] if self.state else None
         seen: dict[str, Tensor] = {}
         frames: list[Tensor] = []
-        for index, part in enumerate(self._parts()):
+        for index, part in enumerate(self.list_parts()):
             stacked = arrays[count + index] if self.frames else None
             seen[part.spec.key or ""], new = part(arrays[index], stacked, start)
             frames += [new] if new is not None else []
@@ -188,7 +188,8 @@ class PolicyGraph(nn.Module):
         latent = self.latent.forward_actor(features) if self.actor_critic else self.latent(features)
         return (*self.head(self.last(latent)), *frames, *carried)
 
-    def _parts(self) -> list[ObservationPart]:
+    def list_parts(self) -> list[ObservationPart]:
+        """One for each array of the observation, in order."""
         return [cast(ObservationPart, part) for part in self.parts]
 
 
@@ -230,7 +231,7 @@ def to_onnx(graph: PolicyGraph) -> bytes:
     batch = torch.export.Dim("batch", min=1, max=65536)
     arrays: list[Tensor] = []
     dims: list[dict[int, Any]] = []
-    for part in graph._parts():
+    for part in graph.list_parts():
         arrays.append(torch.zeros((2, *part.spec.shape), dtype=getattr(torch, part.spec.dtype)))
         dims.append({0: batch})
     for spec in graph.state:

@@ -64,14 +64,14 @@ class Original:
         return observation if self._normalizer is None else self._normalizer.normalize_obs(observation)
 
     def _see(self, case: Mapping[str, np.ndarray], out: Arrays) -> Any:
-        frames: dict[str | None, np.ndarray] = {p.spec.key: case[p.spec.array] for p in self.graph._parts()}
+        frames: dict[str | None, np.ndarray] = {p.spec.key: case[p.spec.array] for p in self.graph.list_parts()}
         if self.stack is None:
             return self.normalize(frames)
         if self._normalize_first:
             seen = self.normalize(frames)
-            frames = {p.spec.key: seen[p.spec.key] if p.spec.key else seen for p in self.graph._parts()}
+            frames = {p.spec.key: seen[p.spec.key] if p.spec.key else seen for p in self.graph.list_parts()}
         stacked: dict[str | None, np.ndarray] = {}
-        for part in self.graph._parts():
+        for part in self.graph.list_parts():
             state = part.make_state()[0]
             key = part.spec.key
             stacked[key] = self._push(frames[key], case[state.input], case[EPISODE_START], part.axis == 0)
@@ -119,7 +119,7 @@ class InUnits:
     def reference(self, case: Mapping[str, np.ndarray]) -> Arrays:
         """The original's outputs, scaled."""
         self._last = self.original.run(case)
-        return self._scale({name: v for name, v in self._last.items() if self._with_scores or name != SCORE})
+        return self.scale({name: v for name, v in self._last.items() if self._with_scores or name != SCORE})
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         """The export's outputs, by the scale of the original's."""
@@ -129,9 +129,10 @@ class InUnits:
             ties = find_ties(self.original.graph, self._last[SCORE]).reshape(found[action].shape)
             self.undecided += int(ties.sum())
             found[action] = np.where(ties, self._last[action], found[action])
-        return self._scale(found)
+        return self.scale(found)
 
-    def _scale(self, outputs: Mapping[str, np.ndarray]) -> Arrays:
+    def scale(self, outputs: Mapping[str, np.ndarray]) -> Arrays:
+        """Outputs by the scale of the last reference."""
         return {name: self._scale_one(name, value) for name, value in outputs.items()}
 
     def _scale_one(self, name: str, value: np.ndarray) -> np.ndarray:
@@ -207,7 +208,7 @@ def find_steady(original: Original, rows: Arrays, count: int) -> np.ndarray:
         base = pair.reference(case)
         for limit in (-np.inf, np.inf):
             turned = {**case, **{name: np.nextafter(a, a.dtype.type(limit)) for name, a in flatten(case)}}
-            moved = pair._scale(original.run(turned))
+            moved = pair.scale(original.run(turned))
             for name, value in base.items():
                 if value.dtype.kind == "f":
                     axis = 1 if name in (HIDDEN + NEXT, CELL + NEXT) else 0
@@ -252,7 +253,7 @@ class _Predicts:
         self._state: dict[str, np.ndarray] | None = None
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
-        parts = {p.spec.key: inputs[p.spec.array] for p in self._graph._parts()}
+        parts = {p.spec.key: inputs[p.spec.array] for p in self._graph.list_parts()}
         observation = parts.get(None, parts)
         start = inputs[EPISODE_START] if self._graph.state else None
         action, self._state = self._policy.predict(observation, self._state, start)
