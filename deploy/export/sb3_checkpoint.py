@@ -63,6 +63,10 @@ def load_model(checkpoint: Path) -> tuple[str, BaseAlgorithm]:
         )
     try:
         data, _, _ = load_from_zip_file(checkpoint, device="cpu", custom_objects=dict(ON_POLICY_UNUSED))
+    except ImportError as error:
+        raise ValueError(
+            f"{checkpoint}: {error}: the policy was saved with code of its own; put its folder on PYTHONPATH"
+        ) from error
     except Exception as error:  # whatever unpickling raises
         raise ValueError(f"{checkpoint}: not a checkpoint of stable-baselines3 ({_brief(error)})") from error
     name = find_algorithm(checkpoint, data or {})
@@ -90,7 +94,7 @@ def find_algorithm(checkpoint: Path, data: Mapping[str, Any]) -> str:
         for kind, name in OFF_POLICY:
             if issubclass(policy, kind):
                 return name
-    found = f"{policy.__module__}.{policy.__qualname__}" if isinstance(policy, type) else repr(policy)
+    found = f"{policy.__module__}.{policy.__qualname__}" if isinstance(policy, type) else "none that loads here"
     raise ValueError(f"{checkpoint}: policy_class: expected a policy of {', '.join(ALGORITHMS)}, got {found}")
 
 

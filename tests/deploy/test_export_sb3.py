@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import pickle
 import subprocess
@@ -457,6 +458,22 @@ def test_an_algorithm_that_is_not_supported_is_named(toys: ModuleType, tmp_path:
     checkpoint, _ = toys.save(model, None, tmp_path)
     with pytest.raises(ValueError, match=r"policy_class: expected a policy of PPO, .*, got sb3_contrib.qrdqn"):
         export_sb3(checkpoint, tmp_path / "b", vecnormalize="none")
+
+
+def test_a_policy_class_of_ones_own(toys: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "robot_policy.py").write_text(
+        "from stable_baselines3.common.policies import ActorCriticPolicy\n\n\n"
+        "class RobotPolicy(ActorCriticPolicy):\n    pass\n"
+    )
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(tmp_path)
+        own = importlib.import_module("robot_policy").RobotPolicy
+        model = toys.make(own, toys.Toy(toys.SCALED, toys.UNEVEN), net_arch=[8])
+        checkpoint, _ = toys.save(model, None, tmp_path)
+        assert export_sb3(checkpoint, tmp_path / "b", vecnormalize="none", rows=64).meta.parity["passed"]
+    sys.modules.pop("robot_policy")
+    with pytest.raises(ValueError, match=r"model.zip: No module named 'robot_policy': .* PYTHONPATH"):
+        export_sb3(checkpoint, tmp_path / "c", vecnormalize="none")
 
 
 def test_a_file_of_a_bundle_that_lacks_its_spaces_is_refused(bundle: Bundle, tmp_path: Path) -> None:
