@@ -28,6 +28,7 @@ LIMIT_ACCELERATION = "limit_acceleration"
 LIMIT_JERK = "limit_jerk"
 LIMIT_LATERAL = "limit_lateral"
 LIMIT_STEERING_RATE = "limit_steering_rate"
+ROUNDING_S = 1e-9  # ages are sums of control periods
 CAUSES = (
     EMERGENCY_STOP,
     DISENGAGED,
@@ -85,7 +86,7 @@ class GuardSituation:
     command_age_s: float
     vehicle_ok: bool
     inputs: DriveInputs | None
-    speed_mps: float = 0.0
+    speed_mps: float
     track_age_s: np.ndarray | None = None
     operator: Sequence[str] = ()
     dt_s: float = CONTROL_PERIOD_S
@@ -122,8 +123,7 @@ class Guard:
         self._engaged = True
         self._braking = False
         self._sent = (0.0, 0.0)
-        self._good_age_s = 0.0  # since the capture of the last good command
-        self._good: tuple[float, float] | None = None
+        self._good: tuple[tuple[float, float], float] | None = None  # last good command, seconds since its capture
 
     @property
     def latched(self) -> bool:
@@ -134,17 +134,17 @@ class Guard:
         """Decide one command. The result is finite and inside the envelope, but for braking in an emergency."""
         self._obey(now)
         if self._latched:
-            return self._stop(now, EMERGENCY_STOP, self._envelope.emergency_acceleration_mps2)
+            return self._stop(now, EMERGENCY_STOP)
         if not self._engaged:
-            return self._stop(now, DISENGAGED, self._envelope.min_acceleration_mps2)
+            return self._stop(now, DISENGAGED)
         if not now.vehicle_ok:
-            return self._stop(now, STALE_VEHICLE_STATE, self._envelope.min_acceleration_mps2)
+            return self._stop(now, STALE_VEHICLE_STATE)
         causes: list[str] = []
         command = self._pick(now, causes)
         if command is None:
-            return self._stop(now, STALE_POLICY, self._envelope.min_acceleration_mps2)
+            return self._stop(now, STALE_POLICY)
         if not _is_finite(command):
-            return self._stop(now, NOT_FINITE, self._envelope.min_acceleration_mps2)
+            return self._stop(now, NOT_FINITE)
         if not self.settings.enabled:
             return self._send(command, causes)
         return self._limit(now, command, causes)
@@ -153,27 +153,30 @@ class Guard:
         """The operator's word. A latch opens only by a reset at standstill."""
         standing = now.vehicle_ok and abs(now.speed_mps) < self.settings.standstill_mps
         for kind in now.operator:
-            if kind == "emergency_stop":
-                self._latched = True
-            elif kind == "reset" and standing:
-                self._latched = False
-            elif kind == "disengage":
-                self._engaged = False
-            elif kind == "engage":
-                self._engaged = True
+            match kind:
+                case "emergency_stop":
+                    self._latched = True
+                case "reset" if standing:
+                    self._latched = False
+                case "disengage":
+                    self._engaged = False
+                case "engage":
+                    self._engaged = True
 
     def _pick(self, now: GuardSituation, causes: list[str]) -> tuple[float, float] | None:
         """The policy's command; for a heartbeat after an invalid one, the last good one without accelerating."""
         heartbeat = self.settings.heartbeat_s
         if now.command is not None and now.command_valid and now.command_age_s <= heartbeat:
-            self._good_age_s = now.command_age_s
-            self._good = now.command
+            self._good = (now.command, now.command_age_s)
             return now.command
-        self._good_age_s += now.dt_s
-        if self._good is None or self._good_age_s > heartbeat + 1e-9 or not _is_finite(self._good):
+        if self._good is None:
+            return None
+        (acceleration, angle), age_s = self._good[0], self._good[1] + now.dt_s
+        self._good = ((acceleration, angle), age_s)
+        if age_s > heartbeat + ROUNDING_S or not _is_finite(self._good[0]):
             return None
         causes.append(HELD_COMMAND)
-        return min(self._good[0], 0.0), self._good[1]
+        return min(acceleration, 0.0), angle
 
     def _limit(self, now: GuardSituation, command: tuple[float, float], causes: list[str]) -> GuardDecision:
         limited = limit_command(*command, *self._sent, now.speed_mps, dt_s=now.dt_s, envelope=self._envelope)
@@ -200,21 +203,23 @@ class Guard:
                 acceleration = needed
         return self._send((acceleration, angle), causes, threat)
 
-    def _stop(self, now: GuardSituation, cause: str, acceleration_mps2: float) -> GuardDecision:
+    def _stop(self, now: GuardSituation, cause: str) -> GuardDecision:
         """Brake to standstill in the lane; with no route or state left, with the steering held."""
         self._braking = False
-        angle = self._sent[1]
+        held = angle = self._sent[1]
         if now.vehicle_ok and now.inputs is not None:
-            scene = now.inputs.scene
-            angle = float(steer_to(now.inputs, scene.lane * now.inputs.lane_width_m)[0])
-        speed = now.speed_mps if now.vehicle_ok else 0.0  # unknown speed: the angle is held, don't move it
+            angle = steer_to(now.inputs, now.inputs.scene.lane * now.inputs.lane_width_m).item()
         limited = limit_command(
-            self._envelope.min_acceleration_mps2, angle, *self._sent, speed, dt_s=now.dt_s, envelope=self._envelope
+            self._envelope.min_acceleration_mps2,
+            angle,
+            *self._sent,
+            now.speed_mps,
+            dt_s=now.dt_s,
+            envelope=self._envelope,
         )
-        braking = float(limited.acceleration_mps2)
-        if acceleration_mps2 < self._envelope.min_acceleration_mps2:
-            braking = acceleration_mps2
-        return self._send((braking, float(limited.steering_angle_rad)), [cause])
+        braking = self._envelope.emergency_acceleration_mps2 if self._latched else float(limited.acceleration_mps2)
+        # without a vehicle state the speed is unknown, and with it which angle is too much
+        return self._send((braking, float(limited.steering_angle_rad) if now.vehicle_ok else held), [cause])
 
     def _send(self, command: tuple[float, float], causes: list[str], threat: Threat | None = None) -> GuardDecision:
         self._sent = command

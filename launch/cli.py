@@ -42,7 +42,7 @@ EXTRAS = {  # module -> extra that brings it
     "torch": "train",
     "stable_baselines3": "train",
     "sb3_contrib": "train",
-    "onnx": "train",
+    "onnx": "export",
     "safetensors": "train",
     "tensorboard": "train",
     "faster_coco_eval": "train",

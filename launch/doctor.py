@@ -22,6 +22,7 @@ from visuomotor.messages.run_directory import RunDirectory, RunDirectoryError
 
 EXTRAS = {
     "sim": ("pybullet", "gymnasium"),
+    "export": ("onnx",),
     "train": ("torch", "stable_baselines3", "onnx", "safetensors", "tensorboard"),
     "vehicle": ("can", "cantools", "msgpack"),
     "viz": ("rerun",),

@@ -82,7 +82,8 @@ class Detections(Message, kw_only=True):
     """Objects found in the frames of one tick, all cameras together.
 
     ``ground_px`` is the image of the point on the ground under the object's centre; ``ego_position_m`` the same point
-    in metres. ``heading_rad`` is the object's yaw in ``ego_``. ``size_m`` is length, width.
+    in metres. ``heading_rad`` is the object's yaw in ``ego_``, NaN where the detector does not tell it. ``size_m`` is
+    length, width.
     """
 
     cameras: tuple[str, ...] = ()  # cameras whose frames contributed

@@ -18,6 +18,7 @@ MAX_RANGE_M = 120.0  # a ground point this close to the horizon says nothing abo
 CUT_MARGIN_PX = 2.0  # a box this near the left or right edge shows a part of its object only ...
 CUT_SIGMA = 3.0  # ... and its ground point is so much less certain: squared Mahalanobis distances of 9 to 17, not of 2,
 CUT_FLOOR_M = 2.5  # and right beside the car, where little of it is left in the picture, off by metres (p90: 2 to 4)
+FOOT_FLOOR_M = (0.3, 0.1)  # along, across: how far the box of an object right ahead ends from where it stands
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,7 @@ class CameraDetections:
     ground_px: np.ndarray  # [N, 2] image of the footprint's centre
     ego_position_m: np.ndarray  # [N, 2]
     ego_covariance_m2: np.ndarray  # [N, 2, 2]
-    heading_rad: np.ndarray  # [N] yaw in ego
+    heading_rad: np.ndarray  # [N] yaw in ego, NaN: unknown
     size_m: np.ndarray  # [N, 2] length, width
 
     def __len__(self) -> int:
@@ -62,10 +63,40 @@ class PositionSigma:
         return np.hypot(along, tilt), across
 
 
+def tabulate_foot_sigma(camera: CameraModel, foot_px: float) -> dict[str, list[float]]:
+    """Table for ``PositionSigma`` of a detector of which only the error of a box's foot is known, in pixels.
+
+    Geometry of a point on the ground at range r, seen from height h with focal length f: a pixel is (h^2 + r^2) / (h f)
+    along the viewing ray and r / f across it.
+    """
+    height_m = max(camera.ego_position_m[2], 0.1)
+    range_m = np.geomspace(2.0, MAX_RANGE_M, 12)
+    along = np.hypot(FOOT_FLOOR_M[0], foot_px * (height_m**2 + range_m**2) / (height_m * camera.fy))
+    across = np.hypot(FOOT_FLOOR_M[1], foot_px * range_m / camera.fx)
+    return {"range_m": range_m.tolist(), "along_m": along.tolist(), "across_m": across.tolist()}
+
+
+def move_to_centre(
+    foot_m: np.ndarray, camera: CameraModel, size_m: np.ndarray, origin_m: np.ndarray | None = None
+) -> np.ndarray:
+    """Feet of boxes [N, 2] pushed along their rays by half the depth of a footprint that lies along the car's axis.
+
+    A box ends where its object is nearest to the camera; most vehicles in view stand or drive along the road.
+    ``size_m`` [N, 2] is length and width, ``origin_m`` where the camera is, by default as mounted; all in ``ego_``.
+    """
+    axis = np.array([np.cos(camera.ego_yaw_rad), np.sin(camera.ego_yaw_rad)])
+    half_depth_m = 0.5 * size_m @ np.abs(axis)
+    ray = foot_m - (np.asarray(camera.ego_position_m[:2]) if origin_m is None else origin_m)
+    return foot_m + ray * (half_depth_m / np.maximum(ray @ axis, 0.5))[:, None]
+
+
 class Detector:
     """A detector bundle on one camera.
 
-    Raises BundleError when the bundle was made for another image size or other classes.
+    Two things a bundle of an imported network says in ``extra``: ``ground_point`` is "foot" where ``ground_px`` is the
+    middle of the box's lower edge and not the footprint's centre; ``position_sigma`` is {"foot_px": sigma} where its
+    errors in metres were not fitted. A heading of 0, 0 is unknown. Raises BundleError when the bundle was made for
+    another image size or other classes.
     """
 
     def __init__(
@@ -93,9 +124,15 @@ class Detector:
         self.score_threshold = np.array([limits[name] for name in CLASS_NAMES], np.float32)
         try:
             table = self.bundle.get_extra("position_sigma", dict)
+            if "foot_px" in table:
+                table = tabulate_foot_sigma(camera, float(table["foot_px"]))
             self.sigma = PositionSigma(table, camera.ego_position_m[2], attitude_sigma_rad)
         except (ValueError, KeyError, TypeError) as error:
             raise BundleError(f"{file}: extra.position_sigma: {error}") from error
+        ground_point = meta.extra.get("ground_point", "centre")
+        if ground_point not in ("centre", "foot"):
+            raise BundleError(f"{file}: extra.ground_point: expected 'centre' or 'foot', got {ground_point!r}")
+        self.at_foot = ground_point == "foot"
         self.session = session or make_session(self.bundle, device=device, threads=threads)
 
     def infer(self, image: np.ndarray) -> dict[str, np.ndarray]:
@@ -116,6 +153,8 @@ class Detector:
         """Threshold the output of ``infer`` and put it on the ground, with the body's attitude."""
         position = self.camera.ground(found["ground_px"], roll_rad, pitch_rad)
         origin = (rotation(roll_rad, pitch_rad, 0.0) @ np.asarray(self.camera.ego_position_m))[:2]
+        if self.at_foot:
+            position = move_to_centre(position, self.camera, found["size_m"], origin)
         ray = position - origin
         range_m = np.hypot(ray[:, 0], ray[:, 1])
         keep = found["score"] >= self.score_threshold[found["class_id"]]
@@ -124,12 +163,16 @@ class Detector:
         along, across = self.sigma.along_across(range_m)
         box = found["box_px"][keep]
         cut = (box[:, 0] < CUT_MARGIN_PX) | (box[:, 2] > self.camera.width - CUT_MARGIN_PX)
+        if self.at_foot:  # below the picture it goes on: the foot is nearer than it looks
+            cut |= box[:, 3] > self.camera.height - CUT_MARGIN_PX
         along, across = (np.where(cut, np.maximum(CUT_SIGMA * sigma, CUT_FLOOR_M), sigma) for sigma in (along, across))
         unit = ray / np.maximum(range_m, 1e-3)[:, None]
         normal = np.stack([-unit[:, 1], unit[:, 0]], axis=1)
         covariance = (along**2)[:, None, None] * unit[:, :, None] * unit[:, None, :]
         covariance = covariance + (across**2)[:, None, None] * normal[:, :, None] * normal[:, None, :]
-        heading = np.arctan2(found["heading"][keep, 0], found["heading"][keep, 1]) + np.arctan2(ray[:, 1], ray[:, 0])
+        sine, cosine = found["heading"][keep].T
+        heading = np.arctan2(sine, cosine) + np.arctan2(ray[:, 1], ray[:, 0])
+        heading[(sine == 0.0) & (cosine == 0.0)] = np.nan
         return CameraDetections(
             class_id=found["class_id"][keep].astype(np.int32),
             score=found["score"][keep],

@@ -220,6 +220,8 @@ class Tracker:
 
         seen = np.stack([np.cos(measured.heading_rad[columns]), np.sin(measured.heading_rad[columns])], 1)
         heading = bank.heading[rows]
+        untold = np.isnan(measured.heading_rad[columns])
+        seen[untold] = heading[untold]
         backwards = (seen * heading).sum(1) < 0  # a flipped reading of a settled track
         seen[backwards & (bank.hits[rows] > 3) & IS_VEHICLE[bank.class_id[rows]]] *= -1
         heading = heading + np.maximum(rate, 0.25)[:, None] * (seen - heading)
@@ -227,6 +229,7 @@ class Tracker:
         speed = np.hypot(velocity[:, 0], velocity[:, 1])
         sigma = np.sqrt(np.trace(bank.covariance[rows, 2:, 2:], axis1=1, axis2=2))
         moving = (speed > 0.6) & (speed > 2.0 * sigma)
+        heading[untold & moving & ((velocity * heading).sum(1) < 0)] *= -1  # it was a guess: motion knows better
         heading[moving] += 0.25 * (velocity[moving] / speed[moving, None] - heading[moving])
         length = np.hypot(heading[:, 0], heading[:, 1])
         bank.heading[rows] = np.where(length[:, None] > 1e-3, heading / np.maximum(length, 1e-3)[:, None], seen)
@@ -290,15 +293,18 @@ class Tracker:
         if not count:
             return
         classes, heading_rad = measured.class_id[born], measured.heading_rad[born]
+        untold = np.isnan(heading_rad)
+        heading_rad = np.where(untold, vehicle.odom_yaw_rad, heading_rad)  # the road's direction, until it has moved
         heading = np.stack([np.cos(heading_rad), np.sin(heading_rad)], 1)
         along_us = heading @ (np.cos(vehicle.odom_yaw_rad), np.sin(vehicle.odom_yaw_rad))
         with_traffic = (along_us > 0.8) & (classes <= 1)  # cars and trucks
         speed = np.where(with_traffic, self.config.traffic_speed_share * max(vehicle.speed_mps, 0.0), 0.0)
         covariance = np.zeros((count, 4, 4))
         covariance[:, :2, :2] = measured.covariance[born]
-        covariance[:, 2:, 2:] = kalman.direction_covariance(
-            heading_rad, BIRTH_SPEED_ALONG_MPS[classes], BIRTH_SPEED_ACROSS_MPS[classes]
-        )
+        along, across = BIRTH_SPEED_ALONG_MPS[classes], BIRTH_SPEED_ACROSS_MPS[classes]
+        across = np.where(untold, np.maximum(across, 0.5 * along), across)
+        along = np.where(untold, np.maximum(along, speed), along)  # it may stand, or come towards us
+        covariance[:, 2:, 2:] = kalman.direction_covariance(heading_rad, along, across)
         now = np.full(count, t_s)
         self._bank.extend(
             _Bank(

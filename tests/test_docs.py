@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from visuomotor.messages.schema import CAR
+
 ROOT = Path(__file__).parents[1]
 GUIDES = ("own_policy", "own_detector", "own_scenario", "own_robot", "training", "export")
 PAGES = ["README.md", *(f"docs/{name}.md" for name in GUIDES)]
@@ -29,6 +31,8 @@ def test_code_on_the_page_runs(page, tmp_path, monkeypatch):
         assert len(namespace["score"].episodes) == 2
     if page == "docs/own_policy.md":
         assert namespace["metrics"].end
+    if page == "docs/own_detector.md":
+        assert namespace["found"].class_id.tolist() == [CAR]
     if page == "docs/own_robot.md":
         assert namespace["messages"]["vehicle_state"].speed_mps == pytest.approx(8.0, abs=0.2)
 

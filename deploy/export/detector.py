@@ -15,13 +15,14 @@ import torch
 
 from visuomotor.deploy.export.parity import Arrays, ParityResult, check_parity
 from visuomotor.deploy.export.portable import strip_traces
-from visuomotor.deploy.runtime.bundle import Bundle, BundleMeta, TensorSpec, write_bundle
+from visuomotor.deploy.runtime.bundle import Bundle, BundleMeta, write_bundle
 from visuomotor.deploy.runtime.session import make_session
 from visuomotor.messages.schema import CLASS_NAMES
+from visuomotor.perception.detector_contract import OUTPUT_SPECS, frame_spec
 from visuomotor.perception.train.detector_checkpoint import load_weights, save_weights
 from visuomotor.perception.train.detector_data import LabelledImage, group_by_size, load_cameras, read_split
 from visuomotor.perception.train.detector_eval import eval_detector
-from visuomotor.perception.train.detector_graph import MIN_SCORE, OUTPUTS, DetectorGraph
+from visuomotor.perception.train.detector_graph import MIN_SCORE, DetectorGraph
 from visuomotor.perception.train.detector_infer import calibration_batches, find_objects
 from visuomotor.perception.train.detector_metrics import (
     choose_thresholds,
@@ -33,19 +34,6 @@ from visuomotor.perception.train.detector_metrics import (
     summarise_positions,
 )
 from visuomotor.perception.train.detector_model import STRIDES_PX, DetectorConfig, DetectorModel, recalibrate
-
-OUTPUT_SPECS = (
-    TensorSpec(name="box_px", dtype="float32", shape=(OUTPUTS, 4), unit="px", meaning="x0, y0, x1, y1; visible part"),
-    TensorSpec(name="score", dtype="float32", shape=(OUTPUTS,), low=0.0, high=1.0, meaning="falling; 0 past count"),
-    TensorSpec(name="class_id", dtype="int64", shape=(OUTPUTS,), low=0, high=len(CLASS_NAMES) - 1),
-    TensorSpec(name="ground_px", dtype="float32", shape=(OUTPUTS, 2), unit="px", meaning="footprint centre"),
-    TensorSpec(
-        name="heading", dtype="float32", shape=(OUTPUTS, 2), low=-1.0, high=1.0, meaning="sine, cosine of yaw - bearing"
-    ),
-    TensorSpec(name="size_m", dtype="float32", shape=(OUTPUTS, 2), unit="m", meaning="length, width"),
-    TensorSpec(name="count", dtype="int64", shape=(), low=0, high=OUTPUTS),
-)
-
 
 SCORE_MARGIN = 1e-5  # rounding of scores
 ATOL, RTOL = 5e-3, 2e-3  # pixels, for the most part
@@ -193,7 +181,7 @@ def _write(
     meta = BundleMeta(
         kind="detector",
         task="drive",
-        inputs=(TensorSpec(name="frame", dtype="uint8", shape=(1, height, width, 3), low=0, high=255, meaning="BGR"),),
+        inputs=(frame_spec(height, width),),
         outputs=OUTPUT_SPECS,
         class_names=CLASS_NAMES,
         training={

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from visuomotor.deploy.runtime.bundle import Bundle, load_bundle
+from visuomotor.messages.camera import CameraModel
 from visuomotor.messages.schema import CLASS_NAMES
-from visuomotor.perception.detector import Detector
+from visuomotor.perception.detector import Detector, move_to_centre
 from visuomotor.perception.train.detector_data import LabelledImage, group_by_size, load_cameras, read_split
 from visuomotor.perception.train.detector_metrics import (
     Found,
@@ -56,6 +58,8 @@ def eval_detector(
             continue
         detector = Detector(bundle, cameras[images[0].camera], device=device, threads=threads)
         found, latency = infer_images(detector, images)
+        if detector.at_foot:
+            found = [_move_feet(f, i, cameras[i.camera]) for f, i in zip(found, images, strict=True)]
         thresholds = [float(t) for t in detector.score_threshold]
         result[bundle.name] = {
             **score_images(images, found, cameras, thresholds),
@@ -82,6 +86,14 @@ def infer_images(detector: Detector, images: Sequence[LabelledImage]) -> tuple[l
         latency.append((time.perf_counter() - start) * 1e3)
         found.append(Found(**outputs))
     return found, latency
+
+
+def _move_feet(found: Found, image: LabelledImage, camera: CameraModel) -> Found:
+    """With the image of the footprint's centre in place of the box's foot, as run time places it."""
+    foot_m = camera.ground(found.ground_px, image.roll_rad, image.pitch_rad)
+    centre_m = np.pad(move_to_centre(foot_m, camera, found.size_m), ((0, 0), (0, 1)))
+    ground_px, _ = camera.project(centre_m, image.roll_rad, image.pitch_rad)
+    return replace(found, ground_px=ground_px.astype(np.float32))
 
 
 def score_images(

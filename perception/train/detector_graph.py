@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from visuomotor.perception.detector_contract import OUTPUTS
 from visuomotor.perception.train.detector_model import CLASS, DetectorModel, flatten, make_locations
 
 CANDIDATES = 64
-OUTPUTS = 48
 ROUNDS = 4
 SAME_CLASS_IOU = 0.6
 OTHER_CLASS_IOU = 0.8

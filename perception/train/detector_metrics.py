@@ -206,7 +206,7 @@ class PositionErrors:
     found_distance_m: np.ndarray  # [P]
     range_m: np.ndarray  # [P] signed, found minus true along the viewing ray
     lateral_m: np.ndarray  # [P] signed, across it
-    heading_rad: np.ndarray  # [P] absolute error of the observation angle
+    heading_rad: np.ndarray  # [P] absolute error of the observation angle; NaN where the detector does not tell it
     size_m: np.ndarray  # [P, 2] absolute
 
 
@@ -234,7 +234,7 @@ def measure_positions(
         else:
             turn, reach = np.nan, np.inf  # above the horizon: counted as an infinite error, not dropped
         sine, cosine = detected.heading[j]
-        angle = np.arctan2(sine, cosine) - image.objects.angle_rad[k]
+        angle = np.arctan2(sine, cosine) - image.objects.angle_rad[k] if sine or cosine else np.nan
         angle = abs(np.arctan2(np.sin(angle), np.cos(angle)))
         size = np.abs(detected.size_m[j] - image.objects.size_m[k])
         lateral = distance * turn if np.isfinite(turn) else np.inf
@@ -258,7 +258,7 @@ def summarise_positions(e: PositionErrors) -> dict[str, Any]:
     def row(mask: np.ndarray) -> dict[str, Any]:
         across, along = np.abs(e.lateral_m[mask]), np.abs(e.range_m[mask])
         allowed = np.maximum(0.5, 0.05 * e.distance_m[mask])
-        turning = mask & (e.class_id != CLASS_NAMES.index("cone"))
+        turning = mask & (e.class_id != CLASS_NAMES.index("cone")) & np.isfinite(e.heading_rad)
         return {
             "objects": int(mask.sum()),
             "lateral_median_m": float(np.median(across)),
@@ -267,7 +267,7 @@ def summarise_positions(e: PositionErrors) -> dict[str, Any]:
             "range_p90_m": float(np.quantile(along, 0.9, method="lower")),
             "range_bias_m": float(np.median(e.range_m[mask])),
             "range_excess_median": float(np.median(along / allowed)),
-            "heading_median_rad": float(np.median(e.heading_rad[turning])) if turning.any() else 0.0,
+            "heading_median_rad": float(np.median(e.heading_rad[turning])) if turning.any() else None,
             "length_median_m": float(np.median(e.size_m[mask, 0])),
             "width_median_m": float(np.median(e.size_m[mask, 1])),
         }

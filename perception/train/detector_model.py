@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from visuomotor.messages.schema import CLASS_NAMES
+from visuomotor.perception.detector_contract import SIZE_PRIOR_M
 
 STRIDES_PX = (4, 8, 16, 32)
 CLASS_COUNT = len(CLASS_NAMES)
-SIZE_PRIOR_M = ((4.4, 1.8), (8.0, 2.4), (1.8, 0.6), (0.5, 0.5), (0.4, 0.4))  # length, width by class
 
 # Channels of the raw output: class logits, log distances to left, top, right, bottom, ground point, heading, size.
 CLASS = slice(0, CLASS_COUNT)

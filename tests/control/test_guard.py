@@ -131,13 +131,20 @@ def test_no_command_ever_means_braking_along_the_lane(make_inputs: Make):
     assert decisions[-1].steering_angle_rad > 0.03  # follows the bend
 
 
+def test_a_stop_keeps_to_the_nearest_lane(make_inputs: Make):
+    decision = Guard().step(seeing(make_inputs(lane=0.0, speed=8.0), command=None))
+    assert decision.causes == ("stale_policy",)
+    assert decision.steering_angle_rad == pytest.approx(0.0, abs=1e-6)
+
+
 def test_lost_vehicle_state_brakes_with_the_steering_held(make_inputs: Make):
     guard = Guard()
     guard.step(seeing(make_inputs(lane=1.0), (0.0, 0.05)))
-    decision = guard.step(situation((1.0, 0.0), vehicle_ok=False, inputs=None, speed_mps=0.0))
-    assert decision.causes == ("stale_vehicle_state",)
-    assert decision.steering_angle_rad == pytest.approx(0.05)
-    assert decision.acceleration_mps2 < -2.0
+    for speed in (0.0, 40.0, math.nan):  # whatever it says: it is old
+        decision = guard.step(situation((1.0, 0.0), vehicle_ok=False, inputs=None, speed_mps=speed))
+        assert decision.causes == ("stale_vehicle_state",)
+        assert decision.steering_angle_rad == 0.05
+        assert decision.acceleration_mps2 < -2.0
 
 
 def test_emergency_stop_latches_until_a_reset_at_standstill():
@@ -265,6 +272,67 @@ def test_braking_goes_on_until_it_is_clearly_not_needed(make_inputs: Make):
     assert "ttc_brake" not in guard.step(seeing(easing)).causes
 
 
+@pytest.fixture
+def threat(monkeypatch: pytest.MonkeyPatch, make_inputs: Make) -> Callable[[float, float], GuardSituation]:
+    """A step in which a given deceleration is required while the policy asks for a given acceleration."""
+
+    def step(required_mps2: float, acceleration_mps2: float = 0.0) -> GuardSituation:
+        monkeypatch.setattr("visuomotor.control.guard.find_threat", lambda *_: Threat(required_mps2=required_mps2))
+        return seeing(make_inputs(speed=10.0), (acceleration_mps2, 0.0))
+
+    return step
+
+
+def test_begins_to_brake_above_its_bar_and_ends_below_the_other(threat: Callable[..., GuardSituation]):
+    guard = Guard()
+    for required, acts in [(2.6, False), (4.0, False), (4.1, True), (2.6, True), (2.5, False), (2.6, False)]:
+        assert ("ttc_brake" in guard.step(threat(required)).causes) is acts, required
+
+
+@pytest.mark.parametrize("forget", [Guard.reset, lambda guard: guard.step(situation(None))])
+def test_braking_is_forgotten_by_a_reset_and_a_stop(
+    threat: Callable[..., GuardSituation], forget: Callable[[Guard], object]
+):
+    guard = Guard()
+    assert guard.step(threat(4.1)).causes == ("ttc_brake",)
+    forget(guard)
+    assert guard.step(threat(3.0)).causes == ()
+
+
+@pytest.mark.parametrize(("acceleration", "acts"), [(-3.1, False), (-3.06, True)])  # it would brake by 1.2 * 2.6 = 3.12
+def test_braking_as_the_policy_does_but_for_rounding_is_no_intervention(
+    threat: Callable[..., GuardSituation], acceleration: float, acts: bool
+):
+    guard = Guard()
+    guard.step(threat(4.1))
+    decision = guard.step(threat(2.6, acceleration))
+    assert decision.causes == (("ttc_brake",) if acts else ())
+    assert decision.acceleration_mps2 == pytest.approx(-3.12 if acts else acceleration)
+
+
+def test_braking_exactly_as_the_policy_does_is_no_intervention(threat: Callable[..., GuardSituation]):
+    exact = GuardSettings(acceleration_noise_mps2=0.0, brake_gain=1.0, brake_from_mps2=2.5)
+    guard = Guard(exact)
+    guard.step(situation((-2.5, 0.0)))
+    assert guard.step(threat(3.0, -3.0)).causes == ()
+
+
+def test_without_the_age_of_tracks_it_does_not_look_for_threats(threat: Callable[..., GuardSituation]):
+    assert Guard().step(dataclasses.replace(threat(9.0), track_age_s=None)).causes == ()
+
+
+def test_without_tolerance_what_is_inside_the_limits_is_no_intervention():
+    exact = GuardSettings(acceleration_noise_mps2=0.0, steering_noise_rad=0.0)
+    assert Guard(exact).step(situation((1.0, 0.02))).causes == ()
+
+
+def test_held_braking_goes_on():
+    guard = Guard()
+    guard.step(situation((-1.0, 0.02)))
+    decision = guard.step(situation(command_valid=False))
+    assert (decision.acceleration_mps2, decision.steering_angle_rad) == (-1.0, 0.02)
+
+
 def test_threat_tells_time_and_track(make_inputs: Make):
     agents = [{"s": 40.0, "d": 3.5}, {"s": 22.25 + 2.25, "d": 3.5}]
     threat = find_threat(make_inputs(agents, speed=10.0), 0.0, OLD)
@@ -277,5 +345,11 @@ def test_threat_tells_time_and_track(make_inputs: Make):
 def test_contradicting_settings_are_refused_with_their_values():
     with pytest.raises(ValueError, match=r"got 5\.0 and 4\.0"):
         GuardSettings(release_below_mps2=5.0)
-    with pytest.raises(ValueError, match=r"heartbeat_s > 0, got 0\.0"):
-        GuardSettings(heartbeat_s=0.0)
+    for release in (-1.0, -0.5, 0.0):
+        with pytest.raises(ValueError, match=rf"got {release} and 4\.0"):
+            GuardSettings(release_below_mps2=release)
+    for release in (0.5, 4.0):
+        assert GuardSettings(release_below_mps2=release).brake_from_mps2 == 4.0
+    for heartbeat_s in (0.0, -0.5):
+        with pytest.raises(ValueError, match=rf"heartbeat_s > 0, got {heartbeat_s}"):
+            GuardSettings(heartbeat_s=heartbeat_s)

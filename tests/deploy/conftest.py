@@ -1,21 +1,6 @@
-"""The toy policies of ``sb3_toys.py``, which tests cannot import by name."""
+"""Lets tests of this folder import ``foreign_models`` and ``sb3_toys``; they need onnx and torch, so not from here."""
 
-from __future__ import annotations
-
-import importlib.util
+import sys
 from pathlib import Path
-from types import ModuleType
 
-import pytest
-
-TOYS = Path(__file__).parent / "sb3_toys.py"
-
-
-@pytest.fixture(scope="session")
-def toys() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("sb3_toys", TOYS)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+sys.path.append(str(Path(__file__).parent))

@@ -40,6 +40,11 @@ ALGORITHMS = ("PPO", "A2C", "SAC", "TD3", "DQN", "TQC", "RecurrentPPO")
 BAR = 1e-5
 
 
+@pytest.fixture(scope="module")
+def toys() -> ModuleType:
+    return importlib.import_module("sb3_toys")
+
+
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_every_algorithm_on_random_inputs_and_whole_episodes(toys: ModuleType, name: str, tmp_path: Path) -> None:
     model, env, checkpoint, statistics = toys.train(name, tmp_path)

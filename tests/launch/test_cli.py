@@ -26,6 +26,7 @@ COMMANDS = [
     ["eval", "forecaster"],
     ["eval", "policy"],
     ["eval", "suite"],
+    ["export", "detector"],
     ["export", "policy"],
     ["doctor"],
 ]

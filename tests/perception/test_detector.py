@@ -73,11 +73,12 @@ def make_bundle(folder: Path, ground_px: np.ndarray, *, name: str = "detector", 
         "heading": np.zeros((SLOTS, 2), np.float32),
         "size_m": np.zeros((SLOTS, 2), np.float32),
     }
+    heading, box_px = changes.pop("heading", (0.0, 1.0)), changes.pop("box_px", (20.0, 10.0, 40.0, 40.0))
     rows["score"][:n] = np.linspace(0.9, 0.4, n)
     rows["class_id"][:n] = np.arange(n) % len(CLASS_NAMES)
     rows["ground_px"][:n] = ground_px
-    rows["box_px"][:n] = (20.0, 10.0, 40.0, 40.0)
-    rows["heading"][:n] = (0.0, 1.0)
+    rows["box_px"][:n] = box_px
+    rows["heading"][:n] = heading
     rows["size_m"][:n] = (4.0, 1.8)
     shapes = {**{k: v.shape for k, v in rows.items()}, "count": ()}
     extra = {"score_threshold": dict.fromkeys(CLASS_NAMES, 0.3), "position_sigma": SIGMA}
@@ -267,3 +268,54 @@ def test_node_without_its_front_camera_or_attitude_is_invalid(tmp_path: Path) ->
 def test_node_config_errors_name_the_key() -> None:
     with pytest.raises(ValueError, match=r"perception\.detector: expected camera name -> bundle, got None"):
         create({"cameras": [FRONT]})
+
+
+FOOT = {"ground_point": "foot", "position_sigma": {"foot_px": 1.5}, "heading": (0.0, 0.0)}
+
+
+@pytest.mark.parametrize(("camera", "depth_m"), [(FRONT, 4.0), (LEFT, 4.0 * 0.70696 + 1.8 * 0.70725)])
+def test_the_foot_of_a_box_is_half_a_footprint_in_front_of_its_object(
+    tmp_path: Path, camera: CameraModel, depth_m: float
+) -> None:
+    axis = np.array([np.cos(camera.ego_yaw_rad), np.sin(camera.ego_yaw_rad)])
+    side = np.array([-axis[1], axis[0]])
+    feet = np.array(camera.ego_position_m[:2]) + np.array([8.0 * axis, 12.0 * axis + 3.0 * side])
+    px, _ = camera.project(np.c_[feet, np.zeros(2)])
+    found = Detector(make_bundle(tmp_path, px, **FOOT), camera, "cpu").detect(BRIGHT)
+    pushed = np.array([8.0 * axis, 12.0 * axis + 3.0 * side]) * (1 + 0.5 * depth_m / np.array([[8.0], [12.0]]))
+    assert found.ego_position_m == pytest.approx(np.array(camera.ego_position_m[:2]) + pushed, abs=2e-2)
+    assert np.isnan(found.heading_rad).all()
+
+
+def test_an_error_given_in_pixels_grows_with_the_square_of_the_range(tmp_path: Path) -> None:
+    px, _ = FRONT.project(np.array([[8.0, 0.0, 0.0], [28.0, 0.0, 0.0]]))
+    found = Detector(make_bundle(tmp_path, px, **FOOT), FRONT, "cpu", attitude_sigma_rad=0.0).detect(BRIGHT)
+    along, across = np.sqrt(found.ego_covariance_m2[:, [0, 1], [0, 1]]).T
+    h, r = FRONT.ego_position_m[2], found.ego_position_m[:, 0]
+    one_px = np.abs(FRONT.ground(px + [0.0, 1.5]) - FRONT.ground(px))[:, 0]
+    assert along[0] == pytest.approx(np.hypot(0.3, 1.5 * (h**2 + r[0] ** 2) / (h * 40.0)), rel=0.08)
+    assert along[1] > 8 * along[0]
+    assert along[0] > one_px[0]  # of the foot itself, which is nearer
+    assert across == pytest.approx(np.hypot(0.1, 1.5 * r / 40.0), rel=0.05)
+
+
+def test_a_foot_below_the_picture_is_uncertain(tmp_path: Path) -> None:
+    px = np.array([[30.0, 47.0]])
+    whole, cut = (
+        Detector(make_bundle(tmp_path, px, name=name, box_px=box, **FOOT), FRONT, "cpu").detect(BRIGHT)
+        for name, box in (("whole", (20, 10, 40, 40)), ("cut", (20, 10, 40, 48)))
+    )
+    assert np.sqrt(whole.ego_covariance_m2[0, 0, 0]) < CUT_FLOOR_M
+    assert np.sqrt(cut.ego_covariance_m2[0, 0, 0]) >= CUT_FLOOR_M * 0.99
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ground_point": "roof"}, "extra.ground_point: expected 'centre' or 'foot', got 'roof'"),
+        ({"position_sigma": {"foot_px": "wide"}}, "extra.position_sigma: could not convert"),
+    ],
+)
+def test_what_an_imported_bundle_says_is_checked(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(BundleError, match=message):
+        Detector(make_bundle(tmp_path, np.array([[30.0, 40.0]]), **changes), FRONT, "cpu")

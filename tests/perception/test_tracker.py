@@ -260,3 +260,38 @@ def test_twenty_objects_take_little_time(cameras: list[CameraModel]) -> None:
         taken.append(time.process_time() - started)
     assert len(tracks.track_id) == 20
     assert np.median(taken) < 4e-3  # 1.5 ms when the machine is idle
+
+
+@pytest.mark.parametrize(
+    ("speed", "lateral", "ego_speed"), [(25.0, 0.0, 25.0), (-20.0, 0.0, 20.0), (0.0, 6.0, 0.0), (0.0, 0.0, 20.0)]
+)
+def test_without_headings_motion_tells_where_objects_go(
+    cameras: list[CameraModel], speed: float, lateral: float, ego_speed: float
+) -> None:
+    """With the traffic, against it, across, and standing: each track lives on and learns its velocity."""
+    tracker = Tracker(cameras)
+    rng = np.random.default_rng(1)
+    start = np.array([60.0 if speed < 5 and not lateral else 20.0, -8.0 if lateral else 3.0])
+    seen = set()
+    for k in range(14):
+        t = 0.1 * k
+        place = start + np.array([speed, lateral]) * t
+        ego = place - [ego_speed * t, 0.0] + 0.1 * rng.normal(size=2)
+        tracks = tracker.update(found([tuple(ego)], heading=np.nan), state(ego_speed * t, speed=ego_speed), t)
+        seen |= set(tracks.track_id.tolist())
+    assert seen == {1}
+    assert np.isfinite(tracks.odom_heading_rad).all()
+    assert tracks.odom_velocity_mps[0] == pytest.approx([speed, lateral], abs=1.5)
+    if abs(speed) + lateral > 0:
+        error = tracks.odom_heading_rad[0] - np.arctan2(lateral, speed)
+        assert np.abs(np.arctan2(np.sin(error), np.cos(error))) < 0.35
+    else:
+        assert abs(tracks.odom_heading_rad[0]) < 0.2  # along the road, as nothing else is known
+
+
+def test_a_heading_that_is_told_once_stays(cameras: list[CameraModel]) -> None:
+    tracker = Tracker(cameras)
+    tracker.update(found([(15.0, 2.0)], heading=1.2), state(), 0.0)
+    for k in range(1, 6):
+        tracks = tracker.update(found([(15.0, 2.0)], heading=np.nan), state(), 0.1 * k)
+    assert tracks.odom_heading_rad[0] == pytest.approx(1.2, abs=0.05)

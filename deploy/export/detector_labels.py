@@ -1,0 +1,78 @@
+"""Whose labels mean which class of the task: label files, the default table, and mapping files that change it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import yaml
+
+from visuomotor.deploy.export.foreign_onnx import ForeignModelError
+from visuomotor.messages.schema import CLASS_NAMES
+
+# COCO's names and those of Pascal VOC that some COCO files use; the task's own names mean themselves.
+DEFAULT_MAP: dict[str, str] = {
+    **{name: name for name in CLASS_NAMES},
+    "bus": "truck",
+    "person": "pedestrian",
+    "bicycle": "cyclist",
+    "motorcycle": "cyclist",
+    "motorbike": "cyclist",
+}
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """Names of a network's classes in their order, one a line; empty lines at the end don't count.
+
+    Raises ForeignModelError that names the file and the line.
+    """
+    names = [line.strip() for line in _read(path).rstrip().splitlines()]
+    if not names:
+        raise ForeignModelError(f"{path}: expected the names of the network's classes, one a line, got nothing")
+    for number, name in enumerate(names, 1):
+        if not name:
+            raise ForeignModelError(f"{path}: line {number}: expected the name of a class, got an empty line")
+        if name in names[: number - 1]:
+            raise ForeignModelError(f"{path}: line {number}: expected each name once, got '{name}' again")
+    return tuple(names)
+
+
+def read_map(path: Path) -> dict[str, str | None]:
+    """Mapping file: YAML of label -> class of the task, or null for a label that is to be left out."""
+    try:
+        data = yaml.safe_load(_read(path))
+    except yaml.YAMLError as error:
+        raise ForeignModelError(f"{path}: not valid YAML ({str(error).splitlines()[0]})") from error
+    if not isinstance(data, dict) or not data:
+        raise ForeignModelError(f"{path}: expected a mapping of label to class, got {data!r}")
+    for label, name in data.items():
+        if name is not None and name not in CLASS_NAMES:
+            expected = f"one of {', '.join(CLASS_NAMES)} or null"
+            raise ForeignModelError(f"{path}: {label}: expected {expected}, got {name!r}")
+    return {str(label): name for label, name in data.items()}
+
+
+def map_labels(
+    labels: Sequence[str], changes: Mapping[str, str | None], labels_file: Path, map_file: Path | None
+) -> dict[str, str]:
+    """Label -> class of the task, for the labels that mean one: the default table with ``changes`` laid over it.
+
+    Raises ForeignModelError that names a label of ``changes`` that the network does not have, or when none is left.
+    """
+    if unknown := [label for label in changes if label not in labels]:
+        raise ForeignModelError(f"{map_file}: {unknown[0]}: no such label; expected labels of {labels_file}")
+    known = {label: changes.get(label, DEFAULT_MAP.get(label)) for label in labels}
+    chosen = {label: name for label, name in known.items() if name is not None}
+    if not chosen:
+        expected = f"expected some of {', '.join(DEFAULT_MAP)}, or a mapping file (--map)"
+        raise ForeignModelError(f"{labels_file}: no label means a class of the task; {expected}")
+    return chosen
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except UnicodeDecodeError as error:
+        raise ForeignModelError(f"{path}: expected text, got bytes that are none") from error
+    except OSError as error:
+        raise ForeignModelError(f"{path}: cannot be read ({error.strerror})") from error
