@@ -41,6 +41,7 @@ EXTRAS = {  # module -> extra that brings it
     "gymnasium": "sim",
     "torch": "train",
     "stable_baselines3": "train",
+    "sb3_contrib": "train",
     "onnx": "export",
     "safetensors": "train",
     "tensorboard": "train",

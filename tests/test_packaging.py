@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 ROOTS = PROJECT["tool"]["setuptools"]["package-dir"]
-BLOCKED = ("torch", "stable_baselines3", "gymnasium", "pybullet", "onnx", "matplotlib", "rerun")
+BLOCKED = ("torch", "stable_baselines3", "sb3_contrib", "gymnasium", "pybullet", "onnx", "matplotlib", "rerun")
 
 BLOCK_AND_IMPORT = """
 import importlib, sys

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ from visuomotor.control.train.normalizer import Normalizer
 from visuomotor.control.train.warm_ppo import WarmPPO
 from visuomotor.deploy.export.parity import ParityResult, check_parity
 from visuomotor.deploy.export.portable import strip_traces
+from visuomotor.deploy.export.revision import find_revision
 from visuomotor.deploy.runtime.bundle import Bundle, BundleMeta, TensorSpec, write_bundle
 from visuomotor.deploy.runtime.session import make_session
 
@@ -84,7 +84,7 @@ def export_policy(
             "environment_steps": progress.environment_steps,
             "tuning": {"split": "tune", "seeds": [0, int(progress.settings["evaluation_cases"])]},
         },
-        code_revision=_revision(),
+        code_revision=find_revision(),
         metrics=dict(metrics) if metrics is not None else _tuning_metrics(progress),
         extra={
             "observation_hash": LAYOUT.hash,
@@ -190,18 +190,3 @@ def _report(progress: Progress, parity: ParityResult) -> str:
             "",
         ]
     )
-
-
-def _revision() -> str:
-    """Commit of the working tree, empty outside a checkout."""
-    try:
-        result = subprocess.run(
-            ["git", "rev-parse", "--short=12", "HEAD"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return result.stdout.strip()

@@ -18,7 +18,9 @@ from visuomotor.control.train.normalizer import Normalizer, load_normalizer  # n
 from visuomotor.control.train.policy import PolicyTraining, make_forecaster, train_policy  # noqa: E402
 from visuomotor.control.train.sb3_adapter import CasePool, DriveVecEnv  # noqa: E402
 from visuomotor.deploy.export.policy import export_policy  # noqa: E402
+from visuomotor.deploy.runtime.bundle import load_bundle  # noqa: E402
 from visuomotor.deploy.runtime.session import make_session  # noqa: E402
+from visuomotor.launch.cli import run_app  # noqa: E402
 from visuomotor.sim.env import DriveVectorEnv, EpisodeSummary  # noqa: E402
 
 TINY = PolicyTraining(
@@ -98,6 +100,14 @@ def test_export_equals_the_network_on_recorded_observations(run, tmp_path):
         found = session.run({"observation": recorded[:rows]})["action_norm"]
         np.testing.assert_allclose(found, LearnedDriver(model, normalizer).act_on(recorded[:rows]), atol=1e-5)
     assert np.abs(session.run({"observation": 1e3 * recorded})["action_norm"]).max() <= 1.0
+
+
+def test_the_export_command_takes_the_folder_as_it_is(run, tmp_path):
+    _, best, _ = run
+    assert run_app(["export", "policy", str(best), "--out", str(tmp_path / "bundle")]) == 0
+    bundle = load_bundle(tmp_path / "bundle", "policy")
+    assert bundle.meta.extra["observation_hash"] == LAYOUT.hash
+    assert bundle.model_path.read_bytes() == export_policy(best, tmp_path / "again").model_path.read_bytes()
 
 
 def test_checkpoint_of_another_layout_is_refused(run, tmp_path):

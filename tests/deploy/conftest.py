@@ -1,4 +1,4 @@
-"""Lets tests of this folder import ``foreign_models``, which needs onnx and so is not imported here."""
+"""Lets tests of this folder import ``foreign_models`` and ``sb3_toys``; they need onnx and torch, so not from here."""
 
 import sys
 from pathlib import Path

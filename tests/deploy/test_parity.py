@@ -72,6 +72,15 @@ def test_a_graph_that_ignores_its_input_does_not_pass(session: Session) -> None:
     assert not result.passed
 
 
+def test_only_a_named_output_may_be_constant(session: Session) -> None:
+    zeros = [{"x": np.zeros((2, 2), np.float32)}] * 3
+    for free, passed in (((), False), (("n",), False), (("n", "y"), True)):
+        result = check_parity(lambda c: {"y": 2 * c["x"], "n": np.int64(2)}, session, zeros, may_be_constant=free)
+        assert result.passed == passed
+    wrong = check_parity(lambda c: {"y": 2 * c["x"], "n": np.int64(3)}, session, zeros, may_be_constant=("n", "y"))
+    assert not wrong.passed
+
+
 def test_other_output_names_are_refused(session: Session) -> None:
     with pytest.raises(ParityError, match=r"outputs: expected \['z'\], got \['n', 'y'\]"):
         check_parity(lambda c: {"z": c["x"]}, session, make_cases())

@@ -27,6 +27,7 @@ COMMANDS = [
     ["eval", "policy"],
     ["eval", "suite"],
     ["export", "detector"],
+    ["export", "policy"],
     ["doctor"],
 ]
 
