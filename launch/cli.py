@@ -110,8 +110,9 @@ def launch_drive(
 @launch.command("vehicle")
 def launch_vehicle(
     camera: Annotated[
-        str, typer.Option(metavar="FILE|INDEX|ADDRESS", help="Video file, camera index or RTSP address.")
-    ],
+        str | None, typer.Option(metavar="FILE|INDEX|ADDRESS", help="Video file, camera index or RTSP address.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the simulated car behind a CAN bus.")] = None,
     policy: Policy = None,
     detector: Detector = None,
     forecaster: Forecaster = None,
@@ -123,19 +124,27 @@ def launch_vehicle(
     run_dir: RunDir = None,
     profile: ProfileFile = None,
 ) -> int:
-    """Run the same perception, policy and guard on a real camera; commands go to a dry-run sink."""
+    """Run the same perception, policy and guard on a real camera; commands go to a dry-run sink.
+
+    With a profile that has a CAN bus (``--profile sim-can``) the simulated car is driven through it.
+    """
     from visuomotor.deploy.vehicle.source import check_source
     from visuomotor.launch import run
     from visuomotor.launch.profile import load_profile
 
     base = load_profile(profile or "vehicle-video")
     chosen = base.override(policy=policy, detector=detector, forecaster=forecaster, device=device and device.value)
-    check_source(camera)
+    if chosen.task == "vehicle":
+        if camera is None or seed is not None:
+            raise ValueError(f"{chosen.source.name}: expected --camera FILE|INDEX|ADDRESS and no --seed")
+        check_source(camera)
+    elif camera is not None:
+        raise ValueError(f"{chosen.source.name}: --camera {camera}: the cameras of this profile are simulated")
     return run.launch(
         chosen,
         run.Options(
-            seeds=range(1),
-            camera=camera,
+            seeds=[seed or 0],
+            camera=camera or "",
             report=report,
             view=view,
             json_file=json_file,

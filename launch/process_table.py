@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from visuomotor.launch.profile import Profile
+from visuomotor.launch.profile import CanBus, Profile
 from visuomotor.messages.node import Node
 
 SOURCE = "world"  # the node that closes the loop: simulator, or the vehicle's cameras and actuators
@@ -33,10 +33,12 @@ def make_table(profile: Profile, *, render: bool | None = None, camera: str = ""
     looked_at = profile.perception.mode == "real" if render is None else render
     frames = cameras if looked_at or profile.task == "vehicle" else ()
     source = _make_vehicle(profile, camera, run_dir) if profile.task == "vehicle" else _make_world(profile, frames)
+    behind_can = [] if profile.can is None else [_make_can_vehicle(profile.can)]
     mode = profile.perception.mode
     sees = {"real": cameras, "truth": ("truth",), "blind": ()}[mode]
     return [
         source,
+        *behind_can,
         NodeSpec(
             name="perception",
             module="visuomotor.perception.node:create",
@@ -69,17 +71,37 @@ def make_table(profile: Profile, *, render: bool | None = None, camera: str = ""
 
 
 def _make_world(profile: Profile, frames: tuple[str, ...]) -> NodeSpec:
+    config = {
+        "suite": profile.suite,
+        "split": profile.split,
+        "cameras": profile.camera_files,
+        "render": bool(frames),
+    }
+    if profile.can is not None:
+        can = profile.can.model_dump()
+        return NodeSpec(
+            name=SOURCE,
+            module="visuomotor.sim.can_plant:create",
+            config={**config, "driver": can.pop("driver"), "can": can},
+            inputs=(),
+            outputs=(*frames, "route", "truth"),
+        )
     return NodeSpec(
         name=SOURCE,
         module="visuomotor.sim.node:create",
-        config={
-            "suite": profile.suite,
-            "split": profile.split,
-            "cameras": profile.camera_files,
-            "render": bool(frames),
-        },
+        config=config,
         inputs=("command",),
         outputs=(*frames, "vehicle_state", "route", "truth"),
+    )
+
+
+def _make_can_vehicle(can: CanBus) -> NodeSpec:
+    return NodeSpec(
+        name="vehicle",
+        module="visuomotor.deploy.vehicle.can_node:create",
+        config=can.model_dump(exclude={"driver"}),
+        inputs=("command", "route"),
+        outputs=("vehicle_state", "operator"),
     )
 
 

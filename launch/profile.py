@@ -41,6 +41,29 @@ class AssumedVehicle(_Strict):
     speed_limit_mps: float = pydantic.Field(gt=0.0, le=70.0)
 
 
+class Press(_Strict):
+    """A button or pedal of the DRIVER message, held from ``at_s`` of the episode for ``for_s``."""
+
+    signal: str
+    at_s: float = pydantic.Field(ge=0.0)
+    for_s: float = pydantic.Field(default=0.5, gt=0.0)
+
+
+class CanBus(_Strict):
+    """The CAN bus that the car is behind, opened by python-can; ``options`` are its interface's own.
+
+    In task 'drive' the simulated car is behind it, with a ``driver`` who presses buttons.
+    """
+
+    interface: str
+    channel: str
+    options: dict[str, str | int | float | bool] = {}
+    dbc: str = ""  # empty: deploy/vehicle/car.dbc
+    start_engaged: bool = False  # False: nothing moves before the driver's button
+    navigation: bool = True  # the pose is that of POSITION and HEADING
+    driver: tuple[Press, ...] = ()
+
+
 class Timeouts(_Strict):
     """How long to wait before something counts as dead, s."""
 
@@ -65,6 +88,7 @@ class Profile(_Strict):
     threads: int = pydantic.Field(1, ge=1, le=64)
     restart: Literal["never", "between_episodes"] = "never"  # of nodes that died; a fault stays a fault
     vehicle: AssumedVehicle | None = None
+    can: CanBus | None = None
     timeouts: Timeouts = Timeouts()
 
     @pydantic.field_validator("cameras")
@@ -93,6 +117,11 @@ class Profile(_Strict):
                 raise ValueError("guard: may be switched off in simulation only")
         elif self.vehicle is not None:
             raise ValueError(f"vehicle: only for task 'vehicle', not '{self.task}'")
+        if self.can is not None:
+            if self.task != "drive":
+                raise ValueError(f"can: so far only with the simulated car of task 'drive', not '{self.task}'")
+            if self.clock != "realtime":
+                raise ValueError(f"clock: a CAN bus has only 'realtime', got '{self.clock}'")
         return self
 
     @property
@@ -138,8 +167,8 @@ def load_profile(path: str | Path) -> Profile:
     Raises ProfileError (or ValueError of ``messages.camera``) that names the file, the key and what was expected.
     """
     file = Path(path)
-    if file.name == str(path) and not file.suffix and not file.exists():
-        file = PROFILES / f"{path}.yaml"
+    if file.name == str(path) and file.suffix in ("", ".yaml") and not file.exists():
+        file = PROFILES / f"{file.stem}.yaml"
     try:
         data = yaml.safe_load(file.read_text())
     except (OSError, UnicodeDecodeError) as error:

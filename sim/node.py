@@ -183,14 +183,24 @@ def _new_command(inputs: Inputs) -> tuple[float, float] | None:
 
 def create(config: Mapping[str, Any]) -> WorldNode:
     """World from ``{suite, split, cameras: [calibration files], render}``; ValueError that names the key at fault."""
+    case = choose_case(config)
+    return WorldNode(load_cameras(config), **case)
+
+
+def choose_case(config: Mapping[str, Any]) -> dict[str, str]:
+    """Suite and split of a configuration."""
     suite, split = config.get("suite", "drive-v1"), config.get("split", "evaluation")
     if suite not in SUITES:
         raise ValueError(f"suite: expected one of {', '.join(SUITES)}, got {suite!r}")
     if split not in SPLITS:
         raise ValueError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
+    return {"suite": suite, "split": split}
+
+
+def load_cameras(config: Mapping[str, Any]) -> list[CameraModel]:
+    """The cameras of a configuration, none where nothing is to be rendered."""
     files = config.get("cameras", [])
     if not isinstance(files, list | tuple):
         raise ValueError(f"cameras: expected a list of calibration files, got {files!r}")
     cv2.setNumThreads(1)  # one core each for the world and for perception
-    cameras = [load_camera(Path(file)) for file in files] if config.get("render", True) else []
-    return WorldNode(cameras, suite=suite, split=split)
+    return [load_camera(Path(file)) for file in files] if config.get("render", True) else []

@@ -126,3 +126,10 @@ class CanLink:
             self.counts["overrun"] += len(unread) == UNREAD_MAX
             reading = self._newest[decoded.message] = Reading(decoded.values, now_ns)
             unread.append(reading)
+
+
+def open_link(receive: Collection[str], config: Mapping[str, Any]) -> CanLink:
+    """Link from {interface, channel, and optionally dbc and options for python-can}; CanError names the bus."""
+    dbc = Path(config["dbc"]) if config.get("dbc") else SHIPPED_DBC
+    options = dict(config.get("options", {}))
+    return CanLink(receive, interface=str(config["interface"]), channel=str(config["channel"]), dbc=dbc, **options)

@@ -10,12 +10,11 @@ import math
 import time
 from collections import deque
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from visuomotor.control.action import CommandWatchdog
 from visuomotor.control.config import ENVELOPE, VEHICLE
-from visuomotor.deploy.vehicle.can_link import CanLink, Reading
+from visuomotor.deploy.vehicle.can_link import CanLink, Reading, open_link
 from visuomotor.messages.node import Input, Inputs, Tick
 from visuomotor.messages.schema import Command, Episode, Header, Message, Operator, OperatorKind, VehicleState
 
@@ -23,7 +22,8 @@ PERIOD_S = 0.05
 FRESH_S = 0.3  # older state or driver's frames count as lost
 STANDSTILL_MPS = 0.3
 TAKES_OVER = ("BrakePedal", "AcceleratorPedal", "SteeringTouched", "DisengageButton")
-RECEIVED = ("MOTION", "ATTITUDE", "DRIVER")
+REQUIRED = ("MOTION", "ATTITUDE", "DRIVER")
+NAVIGATION = ("POSITION", "HEADING")  # where the car has an inertial navigation system, its pose is taken
 
 
 class DriverSwitch:
@@ -87,20 +87,24 @@ class CanVehicleNode:
     """Publishes ``vehicle_state`` and ``operator``; sends every ``command`` on. Realtime only: a bus has its own clock.
 
     A state or a driver's frame that does not come for ``FRESH_S`` is lost: no state is published, the guard stops the
-    car, and so does the watchdog here. A car that hears no COMMAND stops by itself.
+    car, and so does the watchdog here. A car that hears no COMMAND stops by itself. With ``navigation`` the pose is
+    that of POSITION and HEADING, which are required then, too; without, it is dead-reckoned here.
     """
 
     name = "vehicle"
-    inputs = (Input("command", trigger=True, optional=True),)
+    # the route tells which tick it is: that of the cameras, not of the bus
+    inputs = (Input("command", trigger=True, optional=True), Input("route", optional=True))
     outputs: tuple[str, ...] = ("vehicle_state", "operator")
     period_s: float | None = PERIOD_S
 
-    def __init__(self, link: CanLink, *, start_engaged: bool = False) -> None:
+    def __init__(self, link: CanLink, *, start_engaged: bool = False, navigation: bool = False) -> None:
         self.link = link
+        self.navigation = navigation
         self.driver = DriverSwitch(start_engaged)
         self.odometry = Odometry()
         self.watchdog = CommandWatchdog()
         self._words: deque[OperatorKind] = deque()
+        self._required = (*REQUIRED, *(NAVIGATION if navigation else ()))
 
     def warm_up(self) -> None:
         """Nothing to load."""
@@ -118,18 +122,20 @@ class CanVehicleNode:
 
     def step(self, tick: Tick, inputs: Inputs) -> Mapping[str, Message]:
         """Read the bus, obey the driver, send the command."""
-        motion, attitude, driver = (self.link.newest(name, FRESH_S) for name in RECEIVED)
+        newest = {name: self.link.newest(name, FRESH_S) for name in self._required}
+        fresh = {name: reading for name, reading in newest.items() if reading is not None}
+        alive = len(fresh) == len(newest)
+        attitude, motion = newest["ATTITUDE"], newest["MOTION"]
         steering = attitude.values["SteeringAngle"] if attitude is not None else 0.0
         for reading in self.link.drain("MOTION"):
             self.odometry.move(reading.t_ns, reading.values["Speed"], reading.values["YawRate"], steering)
         speed = motion.values["Speed"] if motion is not None else math.inf
         for reading in self.link.drain("DRIVER"):
             self._words.extend(self.driver.take(reading.values, speed))
-        alive = motion is not None and attitude is not None and driver is not None
         self._actuate(tick, inputs, alive)
-        sent: dict[str, Message] = {}
-        if motion is not None and attitude is not None and driver is not None:
-            sent["vehicle_state"] = self._state(motion, attitude)
+        if inputs["route"].message is None:  # nothing has begun
+            return {}
+        sent: dict[str, Message] = {"vehicle_state": self._state(fresh)} if alive else {}
         if self._words:
             sent["operator"] = Operator(header=Header(t_capture_ns=tick.t_ns, valid=True), kind=self._words.popleft())
         return sent
@@ -154,16 +160,17 @@ class CanVehicleNode:
             },
         )
 
-    def _state(self, motion: Reading, attitude: Reading) -> VehicleState:
-        x, y, yaw = self.odometry.pose
+    def _state(self, fresh: Mapping[str, Reading]) -> VehicleState:
+        values = {name: value for reading in fresh.values() for name, value in reading.values.items()}
+        x, y, yaw = (values["X"], values["Y"], values["Yaw"]) if self.navigation else self.odometry.pose
         return VehicleState(
-            header=Header(t_capture_ns=min(motion.t_ns, attitude.t_ns), valid=True),
-            speed_mps=motion.values["Speed"],
-            acceleration_mps2=motion.values["Acceleration"],
-            yaw_rate_radps=motion.values["YawRate"],
-            steering_angle_rad=attitude.values["SteeringAngle"],
-            roll_rad=attitude.values["Roll"],
-            pitch_rad=attitude.values["Pitch"],
+            header=Header(t_capture_ns=min(r.t_ns for r in fresh.values()), valid=True),
+            speed_mps=values["Speed"],
+            acceleration_mps2=values["Acceleration"],
+            yaw_rate_radps=values["YawRate"],
+            steering_angle_rad=values["SteeringAngle"],
+            roll_rad=values["Roll"],
+            pitch_rad=values["Pitch"],
             odom_x_m=x,
             odom_y_m=y,
             odom_yaw_rad=yaw,
@@ -175,13 +182,9 @@ class CanVehicleNode:
 
 
 def create(config: Mapping[str, Any]) -> CanVehicleNode:
-    """Node from {interface, channel, dbc (optional), start_engaged (optional), options: {...} for python-can}."""
-    more = {"dbc": Path(config["dbc"])} if config.get("dbc") else {}
-    link = CanLink(
-        RECEIVED,
-        interface=str(config["interface"]),
-        channel=str(config["channel"]),
-        **more,
-        **dict(config.get("options", {})),
+    """Node from {interface, channel} and optionally {dbc, options for python-can, start_engaged, navigation}."""
+    navigation = bool(config.get("navigation", False))
+    received = (*REQUIRED, *(NAVIGATION if navigation else ()))
+    return CanVehicleNode(
+        open_link(received, config), start_engaged=bool(config.get("start_engaged", False)), navigation=navigation
     )
-    return CanVehicleNode(link, start_engaged=bool(config.get("start_engaged", False)))

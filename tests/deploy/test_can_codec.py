@@ -163,7 +163,9 @@ def test_what_a_signal_cannot_carry_is_not_sent(value: float):
 
 def test_refusals_name_message_and_signal():
     codec = CanCodec()
-    with pytest.raises(CanError, match="no message BRAKE; expected one of ATTITUDE, COMMAND, DRIVER, MOTION"):
+    with pytest.raises(
+        CanError, match="no message BRAKE; expected one of ATTITUDE, COMMAND, DRIVER, HEADING, MOTION, POSITION"
+    ):
         codec.encode("BRAKE", {})
     with pytest.raises(CanError, match="MOTION has no signal Pace; expected one of Speed"):
         codec.encode("MOTION", MOTION | {"Pace": 1.0})

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import can
+import numpy as np
 import pytest
 
 from visuomotor.control.config import ENVELOPE
@@ -15,7 +16,7 @@ from visuomotor.deploy.vehicle.can_codec import CanCodec, CanError
 from visuomotor.deploy.vehicle.can_link import CanLink, Reading
 from visuomotor.deploy.vehicle.can_node import CanVehicleNode, DriverSwitch, Odometry, create
 from visuomotor.messages.node import Inputs, Sample, Tick
-from visuomotor.messages.schema import Command, Episode, Header, Message, Operator, VehicleState
+from visuomotor.messages.schema import Command, Episode, Header, Message, Operator, Route, VehicleState
 
 HANDS_OFF = dict.fromkeys(
     (
@@ -29,6 +30,7 @@ HANDS_OFF = dict.fromkeys(
     ),
     0.0,
 )
+ROUTE = Route(odom_reference_m=np.zeros((2, 2), np.float32))
 MOTION = {"Speed": 10.0, "Acceleration": 0.5, "YawRate": 0.1}
 ATTITUDE = {"SteeringAngle": 0.02, "Roll": 0.01, "Pitch": -0.01}
 
@@ -67,7 +69,9 @@ class Rig:
         message = None
         if command is not None:
             message = Command(header=Header(valid=True), acceleration_mps2=command[0], steering_angle_rad=command[1])
-        inputs = Inputs({"command": Sample(message=message, updated=message is not None)})
+        inputs = Inputs(
+            {"command": Sample(message=message, updated=message is not None), "route": Sample(message=ROUTE)}
+        )
         self.tick += 1
         sent = dict(self.node.step(Tick(0, self.tick, time.monotonic_ns(), "realtime"), inputs))
         heard: list[Reading] = []
