@@ -54,7 +54,7 @@ def _add(
     message: descriptor_pb2.DescriptorProto, name: str, number: int, kind: int, type_name: str = "", many: bool = False
 ) -> None:
     field = message.field.add(name=name, number=number)
-    field.type = kind  # type: ignore[assignment]
+    field.type = kind
     field.label = _Field.LABEL_REPEATED if many else _Field.LABEL_OPTIONAL
     if type_name:
         field.type_name = f".{type_name}"

@@ -46,7 +46,7 @@ class RecorderNode:
 
     name = "recorder"
     outputs: tuple[str, ...] = ()
-    period_s: float | None = None
+    period_s: float | None = 1.0  # a step does nothing; one a second shows that the recorder lives
 
     def __init__(self, config: RecorderConfig, writer: RecordingWriter) -> None:
         logged = [s for s in config.services if SERVICES[s].logged]
