@@ -65,7 +65,7 @@ def make_recorder(
 ) -> NodeSpec:
     """The recorder of the nodes in ``table``. Profile and calibrations go into the file, so that it can be replayed."""
     services = tuple(dict.fromkeys(s for spec in table for s in spec.outputs if s not in SHARED))
-    attachments = {PROFILE_FILE: profile.model_dump_json(exclude={"source"})}
+    attachments = {PROFILE_FILE: portable_profile(profile).model_dump_json(exclude={"source"})}
     for name, file in zip(profile.cameras, profile.camera_files, strict=True):
         attachments[f"{name}.yaml"] = Path(file).read_text()
     return NodeSpec(
@@ -84,6 +84,21 @@ def make_recorder(
         outputs=(),
         vital=False,
     )
+
+
+def portable_profile(profile: Profile) -> Profile:
+    """The same with folders of bundles made absolute: they are found again from elsewhere on this machine."""
+
+    def place(bundle: str) -> str:
+        return str(Path(bundle).absolute()) if (Path(bundle) / "bundle.json").is_file() else bundle
+
+    seen = profile.perception.model_copy(
+        update={
+            "detector": {camera: place(bundle) for camera, bundle in profile.perception.detector.items()},
+            "forecaster": place(profile.perception.forecaster),
+        }
+    )
+    return profile.model_copy(update={"perception": seen, "policy": place(profile.policy)})
 
 
 def describe_recording(run_dir: Path, record: Path, lost: str) -> str:
