@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from visuomotor import __version__
-from visuomotor.launch import cli_learn
+from visuomotor.launch import cli_learn, cli_record
 from visuomotor.launch.cli_options import (
     PLAIN,
     Clock,
@@ -58,6 +58,8 @@ app.add_typer(launch, name="launch")
 app.add_typer(cli_learn.render, name="render")
 app.add_typer(cli_learn.train, name="train")
 app.add_typer(cli_learn.evaluate, name="eval")
+for command in (cli_record.replay, cli_record.regress, cli_record.latency):
+    app.command()(command)
 
 
 @launch.command("drive")

@@ -146,6 +146,15 @@ def from_public(service: str, data: bytes, *, lossy: bool = False) -> Message:
         raise PublicFormError(f"{service}: not a {SERVICES[service].type.__name__}: {error}") from error
 
 
+def header_of(service: str, data: bytes, *, lossy: bool = False) -> Header:
+    """The header alone, which spares decoding frames. Raises PublicFormError."""
+    public = _parse(service, data, lossy)
+    try:
+        return _from_parsed(service, public).header if public.wire else Header(**_values(public.header, Header))
+    except (ValueError, TypeError, OverflowError) as error:
+        raise PublicFormError(f"{service}: not a {SERVICES[service].type.__name__}: {error}") from error
+
+
 def wire_body(service: str, data: bytes) -> bytes:
     """The bytes that were sent, from the public form of a lossless recording. Raises PublicFormError."""
     public = _parse(service, data, lossy=False)

@@ -23,9 +23,9 @@ from mcap.stream_reader import breakup_chunk
 from mcap.writer import MCAP0_MAGIC
 
 from visuomotor.deploy.record.descriptors import schema_name
-from visuomotor.deploy.record.public import PublicFormError, from_public, wire_body
+from visuomotor.deploy.record.public import PublicFormError, from_public, header_of, wire_body
 from visuomotor.deploy.record.writer import FORMAT_METADATA, FORMAT_VERSION, RUN_METADATA
-from visuomotor.messages.schema import Message
+from visuomotor.messages.schema import Header, Message
 from visuomotor.messages.services import SERVICES
 from visuomotor.messages.wire import schema_hash
 
@@ -62,6 +62,11 @@ class Recorded(msgspec.Struct, frozen=True):
     def message(self) -> Message:
         """The message with its whole header. Raises PublicFormError."""
         return from_public(self.service, self.data, lossy=self.lossy)
+
+    @property
+    def header(self) -> Header:
+        """The header alone; cheaper than ``message``. Raises PublicFormError."""
+        return header_of(self.service, self.data, lossy=self.lossy)
 
     @property
     def body(self) -> bytes:

@@ -14,15 +14,20 @@ IGNORED = ("run_id", "episode")  # which run it was, not what was said in it
 
 
 class FieldDifference(msgspec.Struct, frozen=True):
-    """One field that differs; ``largest`` is the largest absolute difference of its numbers, None where it has none."""
+    """One field that differs, with its values ``at`` the first place of an array where they do.
+
+    ``largest`` is the largest absolute difference of its numbers, None where it has none.
+    """
 
     field: str
     recorded: str
     replayed: str
     largest: float | None = None
+    at: tuple[int, ...] = ()
 
     def __str__(self) -> str:
-        text = f"{self.field}: recorded {self.recorded}, replayed {self.replayed}"
+        place = str(list(self.at)) if self.at else ""
+        text = f"{self.field}{place}: recorded {self.recorded}, replayed {self.replayed}"
         return text if self.largest is None else f"{text} (largest difference {self.largest:.3g})"
 
 
@@ -81,10 +86,9 @@ def _compare_arrays(name: str, x: np.ndarray, y: np.ndarray) -> FieldDifference:
     differs = x != y
     at = np.argwhere(differs | (np.isnan(x) != np.isnan(y)) if x.dtype.kind == "f" else differs)
     first = tuple(int(i) for i in at[0]) if len(at) else (0,) * x.ndim
-    place = f"[{', '.join(map(str, first))}]" if first else ""
     gap = np.abs(x.astype(np.float64) - y.astype(np.float64))
     largest = float(np.nanmax(gap)) if np.isfinite(gap).any() else None
-    return FieldDifference(f"{name}{place}", _short(x[first]), _short(y[first]), largest)
+    return FieldDifference(name, _short(x[first]), _short(y[first]), largest, first)
 
 
 def _short(value: Any) -> str:

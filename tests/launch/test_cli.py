@@ -26,6 +26,9 @@ COMMANDS = [
     ["eval", "forecaster"],
     ["eval", "policy"],
     ["eval", "suite"],
+    ["latency"],
+    ["replay"],
+    ["regress"],
     ["doctor"],
 ]
 

@@ -9,8 +9,8 @@ import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 
@@ -18,55 +18,12 @@ from visuomotor.deploy.record.node import RecorderNode, create
 from visuomotor.deploy.record.reader import Recording
 from visuomotor.deploy.record.writer import RecordingWriter
 from visuomotor.launch.cli import run_app
-from visuomotor.launch.process_table import make_table
-from visuomotor.launch.profile import Timeouts, load_profile
-from visuomotor.launch.recording import RECORDER, describe_recording, make_recorder
-from visuomotor.launch.supervisor import Outcome, Supervisor
+from visuomotor.launch.recording import RECORDER, describe_recording
+from visuomotor.launch.supervisor import Supervisor
 from visuomotor.messages import wire
 from visuomotor.messages.bus import Received
 from visuomotor.messages.digest import TopicDigests
-from visuomotor.messages.run_directory import RunDirectory
-from visuomotor.messages.schema import Episode, Header, NodeHealth, Route, Truth
-
-NODES = Path(__file__).parent / "nodes"
-
-
-@pytest.fixture(autouse=True)
-def toy_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(NODES))
-
-
-def run_toy(
-    tmp_path: Path,
-    clock: str,
-    episodes: int = 1,
-    on_tick: Callable[[int, Supervisor], None] | None = None,
-    **world: object,
-) -> tuple[list[Outcome], Supervisor, list[Received], str]:
-    """Drive the toy world and record it; returns also what was observed and the line about the recording."""
-    profile = load_profile("drive").override(
-        perception_mode="truth", forecaster="cv", policy="idm", device="cpu", clock=clock
-    )
-    table = make_table(profile)
-    table[0] = msgspec.structs.replace(table[0], module="toy_world:create", config=world)
-    record = tmp_path / "a.mcap"
-    seen: list[Received] = []
-    with RunDirectory(tmp_path / "run") as run_dir:
-        table.append(make_recorder(table, profile, record, False, {"seeds": "[0]"}, run_dir.path))
-        timeouts = Timeouts(step_s=5.0)
-        with Supervisor(table, run_dir, clock=profile.clock, timeouts=timeouts, observe=("truth",)) as supervisor:
-            supervisor.start()
-
-            def on_message(received: Received) -> None:
-                seen.append(received)
-                if on_tick is not None and isinstance(received.message, Truth):
-                    on_tick(received.tick, supervisor)
-
-            outcomes = [
-                supervisor.run_episode(Episode(phase="reset", index=i, seed=i), on_message) for i in range(episodes)
-            ]
-        line = describe_recording(run_dir.path, record, supervisor.lost.get(RECORDER, ""))
-    return outcomes, supervisor, seen, line
+from visuomotor.messages.schema import Header, NodeHealth, Route, Truth
 
 
 def digests(path: Path) -> dict[int, dict[str, str]]:
@@ -78,7 +35,7 @@ def digests(path: Path) -> dict[int, dict[str, str]]:
 
 
 @pytest.mark.slow
-def test_lockstep_records_all_that_was_sent(tmp_path: Path) -> None:
+def test_lockstep_records_all_that_was_sent(tmp_path: Path, run_toy: Callable[..., Any]) -> None:
     outcomes, _, _, line = run_toy(tmp_path, "lockstep", episodes=2, length_m=60.0)
     assert [o.end for o in outcomes] == ["goal", "goal"]
     assert digests(tmp_path / "a.mcap") == {i: o.topic_digests for i, o in enumerate(outcomes)}
@@ -99,7 +56,7 @@ def test_lockstep_records_all_that_was_sent(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_realtime_misses_nothing_while_the_disk_keeps_up(tmp_path: Path) -> None:
+def test_realtime_misses_nothing_while_the_disk_keeps_up(tmp_path: Path, run_toy: Callable[..., Any]) -> None:
     (outcome,), _, seen, line = run_toy(tmp_path, "realtime", length_m=20.0)
     assert outcome.end == "goal"
     assert ";" not in line
@@ -110,7 +67,7 @@ def test_realtime_misses_nothing_while_the_disk_keeps_up(tmp_path: Path) -> None
 
 @pytest.mark.slow
 @pytest.mark.parametrize("clock", ["lockstep", "realtime"])
-def test_a_killed_recorder_does_not_end_the_drive(tmp_path: Path, clock: str) -> None:
+def test_a_killed_recorder_does_not_end_the_drive(tmp_path: Path, run_toy: Callable[..., Any], clock: str) -> None:
     killed: list[int] = []
 
     def kill(tick: int, supervisor: Supervisor) -> None:
@@ -132,7 +89,7 @@ def test_a_killed_recorder_does_not_end_the_drive(tmp_path: Path, clock: str) ->
 
 
 @pytest.mark.slow
-def test_a_full_disk_ends_the_recording_and_not_the_drive(tmp_path: Path) -> None:
+def test_a_full_disk_ends_the_recording_and_not_the_drive(tmp_path: Path, run_toy: Callable[..., Any]) -> None:
     limited: list[int] = []
 
     def fill_disk(tick: int, supervisor: Supervisor) -> None:
