@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-GUIDES = ("own_policy", "own_detector", "own_scenario", "own_robot", "training")
+GUIDES = ("own_policy", "own_detector", "own_scenario", "own_robot", "training", "record")
 PAGES = ["README.md", *(f"docs/{name}.md" for name in GUIDES)]
 
 
