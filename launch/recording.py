@@ -111,7 +111,8 @@ def describe_recording(run_dir: Path, record: Path, lost: str) -> str:
     text = f"recording: {record}, {counts['messages']} messages, {size:.1f} MB"
     if counts["stopped"]:
         text += f"; {counts['stopped']}"
-    for key, why in (("dropped", "dropped because the disk was too slow"), ("missed", "that never came")):
+    reasons = {"dropped": "dropped because the disk was too slow", "missed": "overtaken by newer ones on the bus"}
+    for key, why in reasons.items():
         if counts[key]:
             text += "; " + ", ".join(f"{n} of {service}" for service, n in sorted(counts[key].items())) + f" {why}"
     return text

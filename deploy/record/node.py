@@ -56,7 +56,7 @@ class RecorderNode:
         )
         self.note = ""
         self.dropped: Counter[str] = Counter()  # service -> messages for which the disk was too slow
-        self.missed: Counter[str] = Counter()  # service -> messages that never came
+        self.missed: Counter[str] = Counter()  # service -> messages that never came: overtaken by newer ones
         self._config = config
         self._lossless = config.clock == "lockstep"
         self._writer = writer

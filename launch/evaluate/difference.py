@@ -57,8 +57,8 @@ class TopicDifference(msgspec.Struct, kw_only=True):
 def compare(recorded: Message | None, replayed: Message | None) -> list[FieldDifference]:
     """Fields in which two messages differ, header included; a missing message is one difference."""
     if recorded is None or replayed is None:
-        words = [("nothing" if m is None else "a message") for m in (recorded, replayed)]
-        return [] if words[0] == words[1] else [FieldDifference("message", *words)]
+        one, other = ("nothing" if m is None else "a message" for m in (recorded, replayed))
+        return [] if one == other else [FieldDifference("message", one, other)]
     return _compare_structs("", recorded, replayed)
 
 
