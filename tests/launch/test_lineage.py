@@ -25,9 +25,9 @@ PERIOD_MS = 100
 class Script:
     """Writes a run by hand: world -> policy -> guard -> world, with every time known."""
 
-    def __init__(self, path: Path, clock: str = "lockstep") -> None:
+    def __init__(self, path: Path, *, lossy: bool = False) -> None:
         self.path = path
-        self.writer = RecordingWriter(path, clock=clock)
+        self.writer = RecordingWriter(path, clock="lockstep", lossy=lossy)
 
     def say(self, service: str, node: str, at_ms: float, message: Message) -> None:
         self.writer.add(service, node, round(at_ms * MS), message, wire.encode(service, message))
@@ -60,8 +60,9 @@ class Script:
         return measure(Recording(self.path))
 
 
-def test_stages_follow_each_other_without_a_gap(tmp_path: Path) -> None:
-    script = Script(tmp_path / "a.mcap")
+@pytest.mark.parametrize("lossy", [False, True])
+def test_stages_follow_each_other_without_a_gap(tmp_path: Path, lossy: bool) -> None:
+    script = Script(tmp_path / "a.mcap", lossy=lossy)
     for tick in range(10):
         script.tick(tick)
     report = script.measure()
