@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from visuomotor import __version__
-from visuomotor.launch import cli_export, cli_learn
+from visuomotor.launch import cli_export, cli_learn, cli_record
 from visuomotor.launch.cli_options import (
     PLAIN,
     Clock,
@@ -25,9 +25,11 @@ from visuomotor.launch.cli_options import (
     Guard,
     Inject,
     JsonFile,
+    Lossy,
     PerceptionMode,
     Policy,
     ProfileFile,
+    Record,
     Report,
     RunDir,
     Seed,
@@ -58,6 +60,8 @@ app.add_typer(cli_learn.render, name="render")
 app.add_typer(cli_learn.train, name="train")
 app.add_typer(cli_learn.evaluate, name="eval")
 app.add_typer(cli_export.export, name="export")
+for command in (cli_record.replay, cli_record.regress, cli_record.latency):
+    app.command()(command)
 
 
 @launch.command("drive")
@@ -73,6 +77,8 @@ def launch_drive(
     guard: Guard = True,
     device: Device = None,
     report: Report = None,
+    record: Record = None,
+    lossy: Lossy = False,
     view: View = False,
     json_file: JsonFile = None,
     inject: Inject = None,
@@ -99,6 +105,8 @@ def launch_drive(
         run.Options(
             seeds=choose_seeds(seed, episodes, seeds),
             report=report,
+            record=record,
+            lossy=lossy,
             view=view,
             json_file=json_file,
             inject=tuple(inject or ()),
@@ -118,6 +126,8 @@ def launch_vehicle(
     forecaster: Forecaster = None,
     device: Device = None,
     report: Report = None,
+    record: Record = None,
+    lossy: Lossy = False,
     view: View = False,
     json_file: JsonFile = None,
     inject: Inject = None,
@@ -146,6 +156,8 @@ def launch_vehicle(
             seeds=[seed or 0],
             camera=camera or "",
             report=report,
+            record=record,
+            lossy=lossy,
             view=view,
             json_file=json_file,
             inject=tuple(inject or ()),

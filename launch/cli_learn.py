@@ -149,7 +149,7 @@ def train_policy(
     out: Bundles = Path("runs/models"),
     runs: Runs = Path("runs/drive-policy"),
     task: Annotated[Task, typer.Option(help="What is driven.")] = Task.drive,
-    forecaster: Annotated[str, typer.Option(metavar="BUNDLE|cv|kalman|none")] = "drive-forecaster",
+    forecaster: Annotated[str, typer.Option(metavar="BUNDLE|cv|kalman|none[,..]")] = "drive-forecaster,cv",
     seed: TrainSeed = 0,
     max_minutes: Annotated[float, typer.Option(min=0.0, help="Minutes over all sessions.")] = 75.0,
     max_steps: Annotated[int | None, typer.Option(min=1, help="At most so many transitions of PPO.")] = None,

@@ -58,6 +58,10 @@ Device = Annotated[DeviceName | None, typer.Option(help="Where networks run; one
 ProfileFile = Annotated[str | None, typer.Option(metavar="FILE", help="Profile to start from.")]
 RunDir = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of sockets and logs.  [default: runs/<time>]")]
 Report = Annotated[Path | None, typer.Option(metavar="DIR", help="Write score.json, report.html and a video here.")]
+Record = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Record every message into this MCAP file, frames lossless.")
+]
+Lossy = Annotated[bool, typer.Option("--lossy", help="With --record: frames as JPEG; replay and regress refuse them.")]
 View = Annotated[bool, typer.Option("--view", help="Show cameras, tracks and forecasts live in Rerun's viewer.")]
 Inject = Annotated[
     list[str] | None,

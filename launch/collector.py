@@ -9,6 +9,7 @@ import numpy as np
 from visuomotor.launch.evaluate.latency import Latency
 from visuomotor.launch.evaluate.metrics import DriveMetrics
 from visuomotor.launch.evaluate.score import percentiles
+from visuomotor.launch.recording import RECORDER
 from visuomotor.launch.report.capture import EpisodeCapture
 from visuomotor.launch.report.view import LiveView
 from visuomotor.messages.bus import Received
@@ -132,6 +133,8 @@ class RunCollector:
         """Take in one message of the current episode."""
         if received.node in self.nodes:
             self.nodes[received.node].hear(received)
+        if received.node == RECORDER:
+            return  # it is no part of the path from camera to command
         if isinstance(received.message, Trace):
             self.latency.add([received.message])
         if self.episodes:

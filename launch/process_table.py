@@ -14,13 +14,17 @@ SOURCE = "world"  # the node that closes the loop: simulator, or the vehicle's c
 
 
 class NodeSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One process. ``module`` is "package.module:factory"; the factory takes ``config`` and returns the node."""
+    """One process. ``module`` is "package.module:factory"; the factory takes ``config`` and returns the node.
+
+    The death of one that is not ``vital`` is told, and the drive goes on without it.
+    """
 
     name: str
     module: str
     config: dict[str, Any]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    vital: bool = True
 
 
 def make_table(profile: Profile, *, render: bool | None = None, camera: str = "", run_dir: str = "") -> list[NodeSpec]:

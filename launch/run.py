@@ -20,13 +20,14 @@ from visuomotor.launch.inject import parse_injections
 from visuomotor.launch.live_table import LiveTable
 from visuomotor.launch.process_table import make_table
 from visuomotor.launch.profile import BASELINE_FORECASTERS, BASELINE_POLICIES, Profile
+from visuomotor.launch.recording import RECORDER, check_recording, describe_recording, describe_run, make_recorder
 from visuomotor.launch.result_table import print_result
 from visuomotor.launch.supervisor import Fault, Outcome, Supervisor
 from visuomotor.messages.bus import Received
 from visuomotor.messages.camera import CameraModel, load_camera
 from visuomotor.messages.digest import episode_digest
 from visuomotor.messages.run_directory import RunDirectory
-from visuomotor.messages.schema import Episode, Truth
+from visuomotor.messages.schema import Episode, NodeHealth, Truth
 
 WATCHED = ("truth", "command", "policy_command", "vehicle_state", "route", "tracks", "forecast", "detections")
 
@@ -37,6 +38,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     seeds: Sequence[int]
     camera: str = ""
     report: Path | None = None
+    record: Path | None = None
+    lossy: bool = False
     view: bool = False
     json_file: Path | None = None
     inject: tuple[str, ...] = ()
@@ -49,14 +52,19 @@ def launch(profile: Profile, options: Options) -> int:
     bundles = check_bundles(profile)
     cameras = {name: load_camera(Path(f)) for name, f in zip(profile.cameras, profile.camera_files, strict=True)}
     wants_frames = options.report is not None or options.view
-    parse_injections(options.inject, [spec.name for spec in make_table(profile)])
+    recorder = () if options.record is None else (RECORDER,)
+    parse_injections(options.inject, [*(spec.name for spec in make_table(profile)), *recorder])
     _make_folders(options)
+    check_recording(options.record, options.lossy)
     view = _open_view() if options.view else None
     path = options.run_dir or Path("runs") / time.strftime(f"{profile.task}-%Y%m%d-%H%M%S-{os.getpid()}")
     with RunDirectory(path) as run_dir:
         table = make_table(
             profile, render=True if wants_frames else None, camera=options.camera, run_dir=str(run_dir.path)
         )
+        if options.record is not None:
+            facts = describe_run(profile, options.seeds, options.camera, bundles)
+            table.append(make_recorder(table, profile, options.record, options.lossy, facts, run_dir.path))
         faults = parse_injections(options.inject, [spec.name for spec in table])
         frames = tuple(cameras) if wants_frames else ()
         collector = RunCollector([spec.name for spec in table], capture=options.report is not None, view=view)
@@ -82,6 +90,8 @@ def launch(profile: Profile, options: Options) -> int:
                     if profile.restart == "never" or seed == options.seeds[-1] or not supervisor.restart_dead():
                         break
                     live.say(f"{fault.node} {fault.text}; dead nodes were started anew")
+        if options.record is not None:
+            sys.stderr.write(describe_recording(run_dir.path, options.record, supervisor.lost.get(RECORDER, "")) + "\n")
         if profile.task == "vehicle":
             _add_vehicle_counts(rows, run_dir.path)
         score = make_score(profile, collector, rows, bundles, faults)
@@ -125,8 +135,14 @@ def _run_episode(
     current = collector.begin(seed, index)
     live.truth = None
 
+    told: set[str] = set()
+
     def on_message(received: Received) -> None:
         collector.add(received)
+        if received.node == RECORDER and isinstance(received.message, NodeHealth):
+            for note in {received.message.text} - told - {""}:
+                told.add(note)
+                live.say(note)
         if isinstance(received.message, Truth):
             live.truth = received.message
         live.update()

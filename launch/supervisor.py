@@ -92,6 +92,8 @@ class Supervisor:
         self._interrupts = 0
         self._heard_s: dict[str, float] = {}
         self._fault_text: dict[str, str] = {}
+        self._spare = {spec.name for spec in table if not spec.vital}
+        self.lost: dict[str, str] = {}  # nodes that are not vital and died -> how
         self._idle_steps: tuple[int, int] = (-1, 0)  # steps of the source, and how many reports did not change it
 
     def __enter__(self) -> Supervisor:
@@ -173,7 +175,7 @@ class Supervisor:
 
     def restart_dead(self) -> bool:
         """Start dead nodes anew, for the next episode; False after an interrupt, or when they do not come up."""
-        dead = [spec.name for spec in self.table if spec.name in self.coordinator.dead]
+        dead = [spec.name for spec in self.table if spec.vital and spec.name in self.coordinator.dead]
         if self._interrupts or not dead:
             return False
         for name in dead:
@@ -181,10 +183,10 @@ class Supervisor:
             self.coordinator.expect(name)
             self._fault_text.pop(name, None)
         deadline = time.monotonic() + self.timeouts.ready_s
-        while self.coordinator.dead:
+        while self.coordinator.dead.difference(self._spare):
             self.coordinator.admit()
             self.coordinator.poll(POLL_S)
-            if self._interrupts or time.monotonic() > deadline or self.processes.find_dead():
+            if self._interrupts or time.monotonic() > deadline or set(self.processes.find_dead()) - self._spare:
                 return False
         return True
 
@@ -209,6 +211,7 @@ class Supervisor:
         return digests if fault is None and last_tick >= 0 else {}
 
     def _check_alive(self) -> None:
+        self._let_go_of_the_dead()
         dead = set(self.processes.find_dead()) - self.coordinator.dead
         if dead:
             raise DeadNodeError(f"{', '.join(sorted(dead))} died")
@@ -231,6 +234,7 @@ class Supervisor:
 
     def _find_fault(self) -> Fault | None:
         """The next thing that went wrong, announced to the survivors; None when nothing did."""
+        self._let_go_of_the_dead()
         for name, how in self.processes.find_dead().items():
             if name not in self.coordinator.dead:
                 text = self._fault_text.get(name) or f"{how}{self._said(name)}"
@@ -244,8 +248,16 @@ class Supervisor:
         silent_s, name = max(((now - self._heard_s.get(name, now), name) for name in alive), default=(0.0, ""))
         if silent_s > self.timeouts.step_s:  # waiting nodes still report their health: this one is stuck
             self.processes.kill(name)
+            if name in self._spare:
+                return None  # found among the dead at the next look
             return self._announce(name, f"was silent for {silent_s:.1f} s and was killed")
         return None
+
+    def _let_go_of_the_dead(self) -> None:
+        """Announce the death of nodes that are not vital: nobody waits for them any more, and the drive goes on."""
+        for name, how in self.processes.find_dead().items():
+            if name in self._spare and name not in self.coordinator.dead:
+                self.lost[name] = self._announce(name, self._fault_text.get(name) or f"{how}{self._said(name)}").text
 
     def _said(self, name: str) -> str:
         words = self.processes.last_words(name)

@@ -31,7 +31,10 @@ READ_AT_ONCE = 10_000  # messages taken from one socket before the others get th
 
 
 class Received(msgspec.Struct, frozen=True):
-    """One message from one publisher; ``message`` is None where the publisher had nothing for this tick."""
+    """One message from one publisher; ``message`` is None where the publisher had nothing for this tick.
+
+    ``body`` are the bytes that it came as.
+    """
 
     service: str
     node: str
@@ -39,6 +42,7 @@ class Received(msgspec.Struct, frozen=True):
     tick: int
     t_publish_ns: int
     message: Message | None
+    body: wire.Buffer = b""
 
 
 class _Source(msgspec.Struct):
@@ -191,14 +195,15 @@ class Subscriber:
             self.dropped["stale"] += 1
             return
         message: Message | None = None
+        body = data[frame.BODY_START :]
         if head.kind == frame.DATA:
             try:
-                message = wire.decode(service, data[frame.BODY_START :])
+                message = wire.decode(service, body)
             except wire.WireError:
                 self.dropped["malformed"] += 1
                 return
             message.header.run_id, message.header.episode = self.place.run_id, head.episode
-        received.append(Received(service, source.node, head.episode, head.tick, head.t_publish_ns, message))
+        received.append(Received(service, source.node, head.episode, head.tick, head.t_publish_ns, message, body))
 
     def doubt(self, node: str) -> None:
         """Count a node's services as unheard again: it was restarted, and the transport has still to find it."""

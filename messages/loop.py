@@ -20,6 +20,7 @@ from visuomotor.messages.wiring import SUPERVISOR, RunPlace, Wiring, wire_node
 
 HEALTH_PERIOD_S = 1.0
 IDLE_S = 0.1  # how often a waiting loop looks at ``stop``
+LAST_WORDS_S = 0.05  # a node that hears all is stopped once nothing has come for so long
 COMPANION_GRACE_S = 0.005  # realtime: wait for the other messages of the trigger's publisher and tick
 ORPHANED_PACE_S = 0.02  # lockstep: pause of a source all of whose inputs are dead, so that it floods nobody
 
@@ -84,6 +85,7 @@ class _Loop:
         self.stepper = Stepper(node, place.clock, place.run_id)
         self.lockstep = place.clock == "lockstep"
         self.declared = {source.service for source in node.inputs}
+        self.hear: Callable[[Received], None] | None = getattr(node, "hear", None)
         self.state = "starting"
         self.running = False
         self.stopping = False  # ``end`` has come; ``last_tick`` is still to be finished
@@ -125,6 +127,9 @@ class _Loop:
                 self._get_together()
             if self.now_ns() >= self.health_due_ns:
                 self._publish_health(self.state)
+        if self.hear is not None:
+            while self._receive(LAST_WORDS_S):
+                pass
         return self.steps
 
     # waiting
@@ -170,14 +175,18 @@ class _Loop:
 
     # receiving
 
-    def _receive(self, timeout_s: float) -> None:
+    def _receive(self, timeout_s: float) -> int:
         if 0.0 < timeout_s < 1e-3:
             time.sleep(timeout_s)  # a poll counts in whole milliseconds
-        for received in self.subscriber.poll(timeout_s):
+        arrived = self.subscriber.poll(timeout_s)
+        for received in arrived:
+            if self.hear is not None and received.service in self.declared and received.message is not None:
+                self.hear(received)
             if received.node == SUPERVISOR and isinstance(received.message, (Episode, NodeHealth)):
                 self._control(received.message)
             if received.service in self.declared:
                 self._deliver(received)
+        return len(arrived)
 
     def _control(self, message: Episode | NodeHealth) -> None:
         if isinstance(message, NodeHealth):
@@ -315,7 +324,7 @@ class _Loop:
             node=self.node.name,
             state=state,  # type: ignore[arg-type]
             provider=getattr(self.node, "provider", ""),
-            text=text,
+            text=text or getattr(self.node, "note", ""),
             missed_deadlines=self.missed,
             steps=self.steps,
             last_tick=self.stepped_tick,

@@ -93,10 +93,11 @@ class Node(Protocol):
     time of the trigger, else of the first input that is neither lagged nor optional, else that of the step. ``valid``
     stays what the node made it. Arrays of received messages are read-only.
 
-    Two more attributes are read where a node has them: ``provider: str``, published with its health, and ``stages:
-    list[tuple[str, int, int]]`` (name, start, end on ``time.monotonic_ns``), emptied before each step and published
-    as its trace. A node that sends a ``truth`` with ``end`` set, or sets ``finished = True``, is stepped no more in
-    this episode.
+    More attributes are read where a node has them: ``provider: str`` and ``note: str``, published with its health;
+    ``stages: list[tuple[str, int, int]]`` (name, start, end on ``time.monotonic_ns``), emptied before each step and
+    published as its trace; ``hear(received)``, called with every message of its inputs as it comes, whatever its
+    episode, the last time after the stop. A node that sends a ``truth`` with ``end`` set, or sets ``finished = True``,
+    is stepped no more in this episode.
     """
 
     @property

@@ -100,6 +100,23 @@ def test_leader_follower_and_neighbours_land_in_their_lanes(make_inputs: Make):
     )
 
 
+@pytest.mark.parametrize(
+    ("s", "seen"), [(15.0, True), (0.0, True), (-2.0, True), (-6.0, False), (30.0, True), (60.0, False)]
+)
+def test_what_stands_on_the_line_is_in_the_way_of_a_change(make_inputs: Make, s: float, seen: bool):
+    """A cone between two lanes is in neither, but nobody can change across it."""
+    inputs = make_inputs([{"s": s, "d": 3.5 + 2.0, "kind": CONE}])
+    assert not inputs.scene.inside.any()
+    observation = observe(inputs)
+    assert get(observation, "left_leader_is_cone") == get(observation, "left_leader_present") == float(seen)
+    assert get(observation, "left_static_gap") == (pytest.approx(max(s - 2.4, 0.0)) if seen else NEUTRAL)
+    assert get(observation, "left_leader_gap") == get(observation, "left_static_gap")
+    assert get(observation, "left_beside") == float(seen and s < 2.0)
+    for lane in ("current", "right"):
+        assert get(observation, f"{lane}_static_gap") == NEUTRAL
+        assert get(observation, f"{lane}_leader_present") == get(observation, f"{lane}_beside") == 0.0
+
+
 def test_leader_in_a_bend_is_found_in_its_lane(make_inputs: Make):
     agents = [{"s": 45.0, "d": 3.5, "speed": 10.0}]
     for curvature in (0.02, -0.02):

@@ -28,6 +28,9 @@ COMMANDS = [
     ["eval", "suite"],
     ["export", "detector"],
     ["export", "policy"],
+    ["latency"],
+    ["replay"],
+    ["regress"],
     ["doctor"],
 ]
 

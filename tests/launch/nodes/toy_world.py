@@ -27,6 +27,7 @@ class ToyWorld:
         self.length_m = float(config.get("length_m", 400.0))
         self.speed_mps = float(config.get("speed_mps", 10.0))
         self.step_s = float(config.get("step_s", 0.0))  # so that a test has time to kill somebody
+        self.stop_at_rest = bool(config.get("stop_at_rest"))  # a car that stands ends the episode
         self.fail_at = config.get("fail_at")
         self.moving_file = config.get("moving_file")  # appears once the car has driven for a second
         self.watchdog = CommandWatchdog()
@@ -72,7 +73,7 @@ class ToyWorld:
                 acceleration_mps2=self.a_mps2,
                 progress_m=self.x_m,
                 route_length_m=self.length_m,
-                end="goal" if self.x_m >= self.length_m else "",
+                end="goal" if self.x_m >= self.length_m or (self.stop_at_rest and self.v_mps < 0.05) else "",
                 agent_id=none,
                 class_id=none,
                 map_position_m=np.zeros((0, 2), np.float32),
