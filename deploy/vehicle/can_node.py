@@ -93,7 +93,7 @@ class CanVehicleNode:
 
     name = "vehicle"
     # the route tells which tick it is: that of the cameras, not of the bus
-    inputs = (Input("command", trigger=True, optional=True), Input("route", optional=True))
+    inputs = (Input("command", trigger=True, optional=True), Input("route"))
     outputs: tuple[str, ...] = ("vehicle_state", "operator")
     period_s: float | None = PERIOD_S
 
