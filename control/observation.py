@@ -15,18 +15,19 @@ import numpy as np
 from visuomotor.control.car_following import idm_acceleration
 from visuomotor.control.inputs import CAMERA_NAMES, DriveInputs, inputs_from_messages
 from visuomotor.control.kinematics import bicycle_slip_rad, curve_acceleration
-from visuomotor.control.scene import BODY, FORECAST_HORIZONS_S, RANGE_M, Scene
+from visuomotor.control.scene import BODY, FORECAST_HORIZONS_S, LEFT, RANGE_M, RIGHT, Scene
 from visuomotor.messages.schema import CAR, CONE, CYCLIST, PEDESTRIAN, TRUCK
 
 __all__ = ["CAMERA_NAMES", "LAYOUT", "DriveInputs", "ObservationLayout", "inputs_from_messages", "observe"]
 
-LAYOUT_VERSION = 1  # raise when the meaning of a feature changes without its name or range
+LAYOUT_VERSION = 2  # raise when the meaning of a feature changes without its name or range
 PREVIEW_M = (5.0, 10.0, 20.0, 30.0, 45.0, 60.0)
 CURVE_M = np.array([5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 40.0, 50.0, 60.0, 70.0])
 LANES = ("left", "current", "right")
 HAZARDS = 3
 OTHERS = 4
 STATIONARY_MPS = 0.5
+CHANGE_WAY_M, CHANGE_TIME_S = 6.0, 2.5  # a lane change takes so much way, and so much more per m/s
 HAZARD_BEHIND_M = -4.0
 HAZARD_RANGE_M = 70.0
 OTHER_RANGE_M = 60.0
@@ -230,13 +231,18 @@ def _lanes(inputs: DriveInputs, scene: Scene, speed: np.ndarray) -> np.ndarray:
     count, lanes = inputs.count, len(LANES)
     width = len([name for name in LAYOUT.names if name.startswith("left_")])
     out = np.empty((count, lanes, width), np.float32)
-    leader, gap = scene.leader[:, :3], scene.leader_gap_m[:, :3]
+    static = _standing(inputs, scene)
+    leader, gap, leader_speed = scene.leader[:, :3], scene.leader_gap_m[:, :3], scene.leader_speed_mps[:, :3]
+    first = np.where(static, scene.gap_ahead_m[:, None], np.float32(RANGE_M))
+    obstacle = first.argmin(axis=2)
+    static_gap = np.maximum(np.take_along_axis(first, obstacle[..., None], axis=2)[..., 0], 0.0)
+    nearer = static_gap < gap
+    leader, gap = np.where(nearer, obstacle, leader), np.where(nearer, static_gap, gap)
+    leader_speed = np.where(nearer, np.take_along_axis(scene.s_speed_mps, obstacle, axis=1), leader_speed)
     found = leader >= 0
-    leader_speed = scene.leader_speed_mps[:, :3]
     closing = speed[:, None] - leader_speed
     kind = np.where(found, inputs.class_id[np.arange(count)[:, None], leader], -1)
     limit = np.asarray(inputs.speed_limit_mps, np.float32)[:, None]
-    static = scene.inside[:, :3] & ((np.abs(scene.s_speed_mps) < STATIONARY_MPS) & (scene.s_m > 0.0))[:, None]
     behind = scene.follower[:, :3] >= 0
     follower_speed = scene.follower_speed_mps[:, :3]
     follower_gap = scene.follower_gap_m[:, :3]
@@ -251,12 +257,12 @@ def _lanes(inputs: DriveInputs, scene: Scene, speed: np.ndarray) -> np.ndarray:
     out[..., 8] = kind == PEDESTRIAN
     out[..., 9] = kind == CONE
     out[..., 10] = _idm(speed[:, None], limit, found, gap, leader_speed)
-    out[..., 11] = np.where(static, scene.gap_ahead_m[:, None], np.float32(RANGE_M)).min(axis=2)
+    out[..., 11] = static_gap
     out[..., 12] = behind
     out[..., 13] = follower_gap
     out[..., 14] = follower_speed - speed[:, None]
     out[..., 15] = _idm(follower_speed, np.maximum(limit, follower_speed), behind, follower_gap, speed[:, None])
-    out[..., 16] = scene.beside
+    out[..., 16] = scene.beside | (static_gap <= 0.0)
     forecasts = scene.forecasts
     if forecasts is None:
         out[..., 17:19] = 0.0
@@ -266,6 +272,20 @@ def _lanes(inputs: DriveInputs, scene: Scene, speed: np.ndarray) -> np.ndarray:
         out[..., 18] = forecasts.worst_mps2.min(axis=1)
         out[..., 19:] = forecasts.gap_m.min(axis=1)
     return out.reshape(count, -1)
+
+
+def _standing(inputs: DriveInputs, scene: Scene) -> np.ndarray:
+    """What stands in each lane and is not passed yet [B, 3, N]; in a side lane, what stands on the way there, too."""
+    stands = scene.present & (np.abs(scene.s_speed_mps) < STATIONARY_MPS)
+    inside = scene.inside[:, :3] & (stands & (scene.s_m > 0.0))[:, None]
+    aside = scene.d_m - scene.ego_d_m[:, None]
+    unpassed = stands & (scene.gap_behind_m < 0.0) & ~scene.inside.any(axis=1)
+    unpassed &= np.abs(aside) < np.asarray(inputs.lane_width_m)[:, None]
+    way = CHANGE_WAY_M + CHANGE_TIME_S * np.maximum(inputs.speed_mps, 0.0)
+    unpassed &= scene.gap_ahead_m < way.astype(np.float32)[:, None]
+    inside[:, LEFT] |= unpassed & (aside > 0.0)
+    inside[:, RIGHT] |= unpassed & (aside < 0.0)
+    return inside
 
 
 def _hazards(inputs: DriveInputs, scene: Scene, speed: np.ndarray) -> np.ndarray:

@@ -40,13 +40,13 @@ class PolicyTraining(msgspec.Struct, frozen=True, kw_only=True):
     camera_dropout: float = 0.05
     teacher: Literal["planner", "idm"] = "planner"  # who demonstrates: the privileged planner or IDM + MOBIL
     demonstration_steps: int = 800
-    aggregation_rounds: int = 24
+    aggregation_rounds: int = 40
     aggregation_steps: int = 800
-    demonstration_capacity: int = 1_500_000
+    demonstration_capacity: int = 2_500_000
     imitation_epochs: int = 8
     imitation_steps: int = 1500  # batches at most, in each round
     final_steps: int = 16_000  # batches of the last round
-    imitation_minutes: float = 60.0  # no further round after this
+    imitation_minutes: float = 66.0  # no further round after this
     width: int = 384
     depth: int = 3
     gamma: float = 0.99
@@ -273,12 +273,10 @@ def _aggregate(
             f"{clock.minutes:.1f} min: imitation round {round_index}, {len(demonstrations)} samples, "
             f"success {success:.1%}, loss {loss:.4f}"
         )
-        if last or run.evaluation_due():
-            run.evaluate("imitation")
-        else:
-            run.save()
         if last:
+            run.evaluate("imitation")
             return
+        run.save()
 
 
 class _Run(BaseCallback):
