@@ -49,6 +49,19 @@ def of(data: Any, key: str) -> Estimate:
     return Estimate(**data[key])
 
 
+def training() -> Iterator[Row]:
+    bundle = json.loads((ROOT / "models" / "drive-policy" / "bundle.json").read_text())
+    minutes, success = bundle["training"]["minutes"], bundle["metrics"]["tune_success_truth"]
+    first, last = bundle["training"]["tuning"]["seeds"]
+    yield Row(
+        f"that policy's training from nothing: minutes; success on truth, {last - first} tuning cases",
+        f"{minutes:.0f}; {100 * success:.1f} %",
+        "90; 92 %",
+        minutes <= 90.0 and success >= 0.92,
+        "`visuomotor train policy --task drive` → `models/drive-policy/bundle.json`",
+    )
+
+
 def detector() -> Iterator[Row]:
     if not (data := read("detector.json")):
         return
@@ -208,7 +221,7 @@ def running() -> Iterator[Row]:
         )
 
 
-SECTIONS: tuple[Callable[[], Iterator[Row]], ...] = (driving, detector, tracker, forecaster, running)
+SECTIONS: tuple[Callable[[], Iterator[Row]], ...] = (driving, training, detector, tracker, forecaster, running)
 
 
 def table() -> str:
