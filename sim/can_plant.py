@@ -14,7 +14,7 @@ import numpy as np
 
 from visuomotor.deploy.vehicle.can_link import CanLink, open_link
 from visuomotor.messages.camera import CameraModel
-from visuomotor.messages.node import Inputs, Sample, Tick
+from visuomotor.messages.node import Input, Inputs, Sample, Tick
 from visuomotor.messages.schema import Command, Episode, Header, Message, VehicleState
 from visuomotor.sim import node as world_node
 from visuomotor.sim.drive import DT_S
@@ -38,11 +38,11 @@ class CanPlantNode(world_node.WorldNode):
     whoever drives. A driver who took over holds the wheel as it was and brakes while the pedal is pressed.
     """
 
-    inputs = ()
+    inputs: tuple[Input, ...] = ()
 
     def __init__(self, cameras: list[CameraModel], link: CanLink, driver: Sequence[Press], **more: Any) -> None:
         super().__init__(cameras, **more)
-        self.outputs = tuple(name for name in self.outputs if name != "vehicle_state")
+        self.outputs = ("route", "truth", *(camera.name for camera in self.cameras))
         self.link = link
         self._driver = tuple(driver)
         self._buttons = tuple(s.name for s in link.codec.message("DRIVER").signals if s.length == 1)

@@ -41,7 +41,7 @@ class WorldNode:
     """
 
     name = "world"
-    inputs = (Input("command", lag=2),)
+    inputs: tuple[Input, ...] = (Input("command", lag=2),)
     period_s: float | None = DT_S
     provider = RENDERER_NAME
 
