@@ -7,7 +7,8 @@ from scipy.optimize import linear_sum_assignment
 
 from visuomotor.messages.schema import CAR, CLASS_NAMES, CONE, CYCLIST, PEDESTRIAN, TRUCK
 
-GATE_SQUARE = 11.8  # chi-square, 2 degrees of freedom, 0.9973
+GATE_SQUARE = 11.8  # chi-square, 2 degrees of freedom, 0.9973: reports of one object
+TRACK_GATE_SQUARE = 16.0  # 0.9997: a detection lost to its track begins another beside it
 FORBIDDEN = 1e6
 # Cost, in units of squared sigma, of matching a track of one class with a detection of another.
 CLASS_COST = np.full((len(CLASS_NAMES), len(CLASS_NAMES)), FORBIDDEN)
