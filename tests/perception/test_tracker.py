@@ -95,6 +95,27 @@ def test_speed_is_learnt_from_positions(cameras: list[CameraModel]) -> None:
     assert np.linalg.eigvalsh(tracks.covariance[0]).min() > 0
 
 
+@pytest.mark.parametrize("kind", [CAR, TRUCK])
+def test_who_cuts_in_keeps_his_name_and_is_followed(cameras: list[CameraModel], kind: int) -> None:
+    """Along the lane for 2 s, then sideways at 1.5 m/s2 up to 2.5 m/s, as the rudest of the suite's drivers do."""
+    tracker = Tracker(cameras)
+    y, sideways_mps, lags = 3.5, 0.0, []
+    for k in range(45):
+        if k >= 20:
+            sideways_mps = min(sideways_mps + 0.15, 2.5)
+        y -= 0.1 * sideways_mps
+        tracks = tracker.update(
+            found([(12.0 + 0.2 * k, y)], kind, sigma=0.05, heading=-np.arctan2(sideways_mps, 6.0)), state(), 0.1 * k
+        )
+        if k >= 20:
+            assert tracks.track_id.tolist() == [1], k
+            lags.append((abs(tracks.odom_position_m[0, 1] - y), abs(tracks.odom_velocity_mps[0, 1] + sideways_mps)))
+    assert sideways_mps == pytest.approx(2.5)
+    position_m, velocity_mps = np.max(lags, axis=0)
+    assert position_m < 0.15
+    assert velocity_mps < 0.6
+
+
 def test_the_motion_of_the_car_is_no_motion_of_objects(cameras: list[CameraModel]) -> None:
     tracker = Tracker(cameras)
     for k in range(20):
