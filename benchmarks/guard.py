@@ -1,0 +1,175 @@
+"""The safety layer under its tests: line and branch coverage, and which of its mutants no test finds.
+
+    python benchmarks/guard.py coverage      # seconds; exit code 1 below 100 %
+    python benchmarks/guard.py mutants       # half an hour of one core; may be broken off and taken up again
+    python benchmarks/guard.py sample        # a fixed dozen of them, none of which may survive
+
+``coverage`` and ``mutants`` write their part of ``results/guard.json``, which docs/guard.md quotes; why a mutant may
+survive stands in ``results/guard_survivors.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import coverage
+import hypothesis
+import mutation
+import pytest
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks/results"
+RESULT = RESULTS / "guard.json"
+SURVIVORS = RESULTS / "guard_survivors.json"
+TESTS = tuple(
+    f"tests/control/{name}.py"
+    for name in (
+        "test_guard_limits",
+        "test_guard",
+        "test_minimal_risk_stop",
+        "test_action",
+        "test_kinematics",
+        "test_nodes",
+        "test_observation",
+        "test_rss",
+        "test_guard_any_input",
+    )
+)
+PARTS = {  # of modules that serve others, too: what the guard stands on
+    "action": ("limit_command", "_distance", "LimitedCommand", "CommandWatchdog", "steer_to"),
+    "kinematics": (
+        "bicycle_slip_rad",
+        "steering_for_curvature",
+        "curvature_for_steering",
+        "max_curvature",
+        "max_steering",
+        "lane_keeping_curvature",
+        "LaneKeeping",
+        "stopping_distance",
+    ),
+    "inputs": ("inputs_from_messages",),
+}
+TARGETS = tuple(
+    mutation.Target(f"visuomotor.control.{name}", ROOT / f"control/{name}.py", PARTS.get(name, ()))
+    for name in ("guard", "collision", "rss", "config", "guard_node", *PARTS)
+)
+SAMPLE_EVERY = 80
+
+
+def measure_coverage() -> dict[str, Any]:
+    """Lines and branches of the safety layer that its tests run."""
+    report = mutation.in_fork(_coverage_by_file)
+    rows = []
+    for target in TARGETS:
+        found = report[str(target.path)]
+        parts = [_part(found, name) for name in target.only] if target.only else [found]
+        rows.append(
+            {
+                "module": target.module,
+                "of": list(target.only),
+                "lines": sum(part["summary"]["num_statements"] for part in parts),
+                "branches": sum(part["summary"]["num_branches"] for part in parts),
+                "missed_lines": sorted({line for part in parts for line in part["missing_lines"]}),
+                "missed_branches": sorted(branch for part in parts for branch in part["missing_branches"]),
+            }
+        )
+    lines, branches = sum(row["lines"] for row in rows), sum(row["branches"] for row in rows)
+    missed_lines, missed_branches = (sum(len(row[f"missed_{what}"]) for row in rows) for what in ("lines", "branches"))
+    return {
+        "line_percent": round(100.0 * (1.0 - missed_lines / lines), 2),
+        "branch_percent": round(100.0 * (1.0 - missed_branches / branches), 2),
+        "lines": lines,
+        "branches": branches,
+        "modules": rows,
+    }
+
+
+def _coverage_by_file() -> dict[str, Any]:
+    files = [str(target.path) for target in TARGETS]
+    measure = coverage.Coverage(data_file=None, include=files, branch=True, config_file=False)
+    measure.start()
+    code = pytest.main([*mutation.OPTIONS, *TESTS])
+    measure.stop()
+    if code != 0:
+        raise RuntimeError("the tests of the safety layer fail")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "coverage.json"
+        measure.json_report(outfile=str(path))
+        return {str(Path(name).resolve()): data for name, data in json.loads(path.read_text())["files"].items()}
+
+
+def _part(found: dict[str, Any], name: str) -> dict[str, Any]:
+    """A function's or a class's share of a file: with its methods, without what runs at import."""
+    regions = [data for key, data in found["functions"].items() if key == name or key.startswith(f"{name}.")]
+    return {
+        "summary": {
+            key: sum(region["summary"][key] for region in regions) for key in ("num_statements", "num_branches")
+        },
+        "missing_lines": [line for region in regions for line in region["missing_lines"]],
+        "missing_branches": [branch for region in regions for branch in region["missing_branches"]],
+    }
+
+
+def run_mutants(store: Path, sample: bool) -> dict[str, Any]:
+    """All mutants, or a fixed sample, against the tests; survivors with the argument for each, where there is one."""
+    hypothesis.settings.register_profile("mutants", derandomize=True, database=None, deadline=None)
+    hypothesis.settings.load_profile("mutants")
+    run = mutation.MutationRun(
+        TARGETS,
+        store,
+        say=lambda line: print(line, file=sys.stderr, flush=True),
+        choose=(lambda mutant: mutant.index % SAMPLE_EVERY == SAMPLE_EVERY // 2) if sample else (lambda mutant: True),
+    )
+    if pytest.main([*mutation.OPTIONS, *TESTS], plugins=[run]) != 0:
+        raise RuntimeError("the mutation run was broken off")
+    arguments = json.loads(SURVIVORS.read_text()) if SURVIVORS.exists() else {}
+    survivors = []
+    for row in run.results.values():
+        if not row["killed_by"]:
+            name = f"{row['module'].rpartition('.')[2]}.{row['scope']}: {row['change']}"
+            survivors.append({"mutant": name, "line": row["line"], "argument": arguments.get(name, "")})
+    count = len(run.results)
+    return {"mutants": count, "killed": count - len(survivors), "survivors": survivors}
+
+
+def _write(part: str, value: dict[str, Any]) -> None:
+    result = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    RESULT.write_text(json.dumps(result | {part: value}, indent=1) + "\n")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("coverage", "mutants", "sample"))
+    parser.add_argument("--store", type=Path, default=RESULTS / "guard_mutants.jsonl", help="what is known already")
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    options = parser.parse_args()
+    os.chdir(ROOT)
+    if options.what == "coverage":
+        found = measure_coverage()
+        if not options.check:
+            _write("coverage", found)
+        print(f"lines {found['line_percent']} % of {found['lines']}, branches {found['branch_percent']} %")
+        for row in found["modules"]:
+            if row["missed_lines"] or row["missed_branches"]:
+                print(f"{row['module']}: missed lines {row['missed_lines']}, branches {row['missed_branches']}")
+        return int(found["line_percent"] < 100.0 or found["branch_percent"] < 100.0)
+    if options.what == "sample":
+        with tempfile.TemporaryDirectory() as folder:
+            found = run_mutants(Path(folder) / "sample.jsonl", sample=True)
+        print(f"{found['killed']} of {found['mutants']} mutants killed")
+        return int(bool(found["survivors"]))
+    found = run_mutants(options.store, sample=False)
+    if not options.check:
+        _write("mutation", found)
+    print(f"{found['killed']} of {found['mutants']} mutants killed, {len(found['survivors'])} survived")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
