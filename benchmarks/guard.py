@@ -3,8 +3,9 @@
     python benchmarks/guard.py coverage      # seconds; exit code 1 below 100 %
     python benchmarks/guard.py mutants       # half an hour of one core; may be broken off and taken up again
     python benchmarks/guard.py sample        # a fixed dozen of them, none of which may survive
+    python benchmarks/guard.py contacts      # a minute: a car ahead that brakes, and a policy that does not
 
-``coverage`` and ``mutants`` write their part of ``results/guard.json``, which docs/guard.md quotes; why a mutant may
+All but ``sample`` write their part of ``results/guard.json``, which docs/guard.md quotes; why a mutant may
 survive stands in ``results/guard_survivors.json``.
 """
 
@@ -21,6 +22,7 @@ from typing import Any
 import coverage
 import hypothesis
 import mutation
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -32,6 +34,7 @@ TESTS = tuple(
     for name in (
         "test_guard_limits",
         "test_guard",
+        "test_collision",
         "test_minimal_risk_stop",
         "test_action",
         "test_kinematics",
@@ -116,7 +119,7 @@ def _part(found: dict[str, Any], name: str) -> dict[str, Any]:
     }
 
 
-def run_mutants(store: Path, sample: bool) -> dict[str, Any]:
+def run_mutants(store: Path, *, sample: bool = False, quick: bool = False) -> dict[str, Any]:
     """All mutants, or a fixed sample, against the tests; survivors with the argument for each, where there is one."""
     hypothesis.settings.register_profile("mutants", derandomize=True, database=None, deadline=None)
     hypothesis.settings.load_profile("mutants")
@@ -124,6 +127,7 @@ def run_mutants(store: Path, sample: bool) -> dict[str, Any]:
         TARGETS,
         store,
         say=lambda line: print(line, file=sys.stderr, flush=True),
+        quick=quick,
         choose=(lambda mutant: mutant.index % SAMPLE_EVERY == SAMPLE_EVERY // 2) if sample else (lambda mutant: True),
     )
     if pytest.main([*mutation.OPTIONS, *TESTS], plugins=[run]) != 0:
@@ -138,6 +142,47 @@ def run_mutants(store: Path, sample: bool) -> dict[str, Any]:
     return {"mutants": count, "killed": count - len(survivors), "survivors": survivors}
 
 
+def measure_contacts(count: int = 400) -> dict[str, Any]:
+    """Behind a car that brakes by 0 to 8 m/s2 to standstill, from the RSS distance: contacts above walking pace.
+
+    For a policy at full acceleration and one that rolls, with the guard and without, on the same cases; the closing
+    speed at contact is that of those cases in which there is one without the guard.
+    """
+    sys.path.insert(0, str(ROOT / "tests/control"))
+    from conftest import build_inputs
+    from test_rss import CREEP_MPS, Pair, drive
+
+    from visuomotor.control.guard import GuardSettings
+    from visuomotor.control.rss import longitudinal_distance
+
+    rng = np.random.default_rng(1)
+    cases = rng.uniform((0.0, 0.0, 0.0, 0.0), (25.0, 25.0, 8.0, 20.0), (count, 4)).tolist()
+    out: dict[str, Any] = {"cases": count}
+    for policy, wanted in (("full_acceleration", 2.0), ("rolls", 0.0)):
+        speeds = {}
+        for guard in (True, False):
+            settings = GuardSettings(enabled=guard)
+            speeds[guard] = np.array(
+                [
+                    drive(
+                        Pair(build_inputs, rear, front, float(longitudinal_distance(rear, front)) + beyond, settings),
+                        [(wanted, 0.0)],
+                        [-braking],
+                    )
+                    for rear, front, braking, beyond in cases
+                ]
+            )
+        hit = speeds[False] > CREEP_MPS
+        out[policy] = {
+            "contacts_without_guard": int(hit.sum()),
+            "contacts": int((speeds[True] > CREEP_MPS).sum()),
+            "median_speed_without_guard_mps": round(float(np.median(speeds[False][hit])), 2),
+            "median_speed_mps": round(float(np.median(speeds[True][hit])), 2),
+            "max_speed_mps": round(float(speeds[True].max()), 2),
+        }
+    return out
+
+
 def _write(part: str, value: dict[str, Any]) -> None:
     result = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     RESULT.write_text(json.dumps(result | {part: value}, indent=1) + "\n")
@@ -145,8 +190,9 @@ def _write(part: str, value: dict[str, Any]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("coverage", "mutants", "sample"))
+    parser.add_argument("what", choices=("coverage", "mutants", "sample", "contacts"))
     parser.add_argument("--store", type=Path, default=RESULTS / "guard_mutants.jsonl", help="what is known already")
+    parser.add_argument("--quick", action="store_true", help="mutants: without the property tests, and write nothing")
     parser.add_argument("--check", action="store_true", help="write nothing")
     options = parser.parse_args()
     os.chdir(ROOT)
@@ -159,13 +205,18 @@ def main() -> int:
             if row["missed_lines"] or row["missed_branches"]:
                 print(f"{row['module']}: missed lines {row['missed_lines']}, branches {row['missed_branches']}")
         return int(found["line_percent"] < 100.0 or found["branch_percent"] < 100.0)
+    if options.what == "contacts":
+        contacts = measure_contacts()
+        _write("contacts", contacts)
+        print(json.dumps(contacts, indent=1))
+        return 0
     if options.what == "sample":
         with tempfile.TemporaryDirectory() as folder:
             found = run_mutants(Path(folder) / "sample.jsonl", sample=True)
         print(f"{found['killed']} of {found['mutants']} mutants killed")
         return int(bool(found["survivors"]))
-    found = run_mutants(options.store, sample=False)
-    if not options.check:
+    found = run_mutants(options.store, quick=options.quick)
+    if not options.check and not options.quick:
         _write("mutation", found)
     print(f"{found['killed']} of {found['mutants']} mutants killed, {len(found['survivors'])} survived")
     return 0

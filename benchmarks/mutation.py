@@ -217,7 +217,7 @@ def _is_none(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant) and node.value is None
 
 
-OPTIONS = ("-q", "--no-header", "--tb=no", "-p", "no:cacheprovider", "-p", "no:timeout", "-p", "no:xdist")
+OPTIONS = ("-q", "-s", "--no-header", "--tb=no", "-p", "no:cacheprovider", "-p", "no:timeout", "-p", "no:xdist")
 
 
 def exchange_code(target: Target, tree: ast.Module) -> bool:
@@ -263,7 +263,10 @@ class FirstFailure:
 
 
 class MutationRun:
-    """A plugin of pytest that runs every mutant in place of every test; ``results`` holds what came of it, by key."""
+    """A plugin of pytest that runs every mutant in place of every test; ``results`` holds what came of it, by key.
+
+    ``quick`` leaves the property tests out: most mutants die without them, and who survives is run again anyway.
+    """
 
     def __init__(
         self,
@@ -271,11 +274,13 @@ class MutationRun:
         store: Path,
         say: Callable[[str], None] = print,
         choose: Callable[[Mutant], bool] = lambda mutant: True,
+        quick: bool = False,
     ) -> None:
         self._targets = targets
         self._store = store
         self._say = say
         self._choose = choose
+        self._quick = quick
         self.results: dict[str, dict[str, Any]] = {}
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
@@ -284,7 +289,8 @@ class MutationRun:
         known = {}
         if self._store.exists():
             known = {row["key"]: row for row in map(json.loads, self._store.read_text().splitlines())}
-        items = sorted(session.items, key=lambda item: item.get_closest_marker("hypothesis") is not None)
+        examples = [item for item in session.items if item.get_closest_marker("hypothesis") is None]
+        items = examples if self._quick else examples + [item for item in session.items if item not in examples]
         lines = in_fork(lambda: self._map_lines(items))
         with self._store.open("a") as log:
             for target in self._targets:

@@ -44,9 +44,11 @@ class Pair:
     It begins at full acceleration, the worst that the envelope allows.
     """
 
-    def __init__(self, make_inputs: Make, speed: float, front: float, gap: float) -> None:
+    def __init__(
+        self, make_inputs: Make, speed: float, front: float, gap: float, settings: GuardSettings | None = None
+    ) -> None:
         self.make_inputs, self.speed, self.front, self.gap = make_inputs, speed, front, gap
-        self.guard = Guard()
+        self.guard = Guard(settings)
         self.actual = self.pending = ENVELOPE.max_acceleration_mps2
         self.person: dict[str, object] = {}
         self.braked = False
