@@ -37,6 +37,7 @@ TESTS = tuple(
         "test_collision",
         "test_minimal_risk_stop",
         "test_action",
+        "test_second_account",
         "test_kinematics",
         "test_nodes",
         "test_observation",
