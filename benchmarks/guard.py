@@ -5,8 +5,8 @@
     python benchmarks/guard.py sample        # a fixed dozen of them, none of which may survive
     python benchmarks/guard.py contacts      # a minute: a car ahead that brakes, and a policy that does not
 
-All but ``sample`` write their part of ``results/guard.json``, which docs/guard.md quotes; why a mutant may
-survive stands in ``results/guard_survivors.json``.
+All but ``sample`` write their part of ``results/guard.json``, which docs/guard.md quotes. ``tally`` in place of
+``mutants`` counts what a run that is not finished has found.
 """
 
 from __future__ import annotations
@@ -26,9 +26,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks/results"
-RESULT = RESULTS / "guard.json"
-SURVIVORS = RESULTS / "guard_survivors.json"
+RESULT = ROOT / "benchmarks/results/guard.json"
 TESTS = tuple(
     f"tests/control/{name}.py"
     for name in (
@@ -120,8 +118,8 @@ def _part(found: dict[str, Any], name: str) -> dict[str, Any]:
     }
 
 
-def run_mutants(store: Path, *, sample: bool = False, quick: bool = False) -> dict[str, Any]:
-    """All mutants, or a fixed sample, against the tests; survivors with the argument for each, where there is one."""
+def run_mutants(store: Path, *, sample: bool = False, quick: bool = False) -> list[dict[str, Any]]:
+    """Run all mutants, or a fixed sample, against the tests; the rows of those that survive."""
     hypothesis.settings.register_profile("mutants", derandomize=True, database=None, deadline=None)
     hypothesis.settings.load_profile("mutants")
     run = mutation.MutationRun(
@@ -133,17 +131,27 @@ def run_mutants(store: Path, *, sample: bool = False, quick: bool = False) -> di
     )
     if pytest.main([*mutation.OPTIONS, *TESTS], plugins=[run]) != 0:
         raise RuntimeError("the mutation run was broken off")
-    arguments = json.loads(SURVIVORS.read_text()) if SURVIVORS.exists() else {}
-    survivors = []
-    for row in run.results.values():
-        if not row["killed_by"]:
-            name = f"{row['module'].rpartition('.')[2]}.{row['scope']}: {row['change']}"
-            survivors.append({"mutant": name, "line": row["line"], "argument": arguments.get(name, "")})
-    count = len(run.results)
-    return {"mutants": count, "killed": count - len(survivors), "survivors": survivors}
+    return [row for row in run.results.values() if not row["killed_by"]]
 
 
-def measure_contacts(count: int = 400) -> dict[str, Any]:
+def tally(store: Path) -> dict[str, Any]:
+    """What is known of the mutants of the code as it is now."""
+    known = {row["key"]: row for row in map(json.loads, store.read_text().splitlines())}
+    modules, survivors = [], []
+    for target in TARGETS:
+        mutants = [mutant for mutant, _ in mutation.make_mutants(target)]
+        run = [mutant for mutant in mutants if mutant.key in known]
+        alive = [mutant for mutant in run if not known[mutant.key]["killed_by"]]
+        modules.append({"module": target.module, "mutants": len(mutants), "run": len(run), "survived": len(alive)})
+        survivors += [f"{target.path.name}:{mutant.line} {mutant.scope}: {mutant.change}" for mutant in alive]
+    return {
+        **{name: sum(row[name] for row in modules) for name in ("mutants", "run", "survived")},
+        "modules": modules,
+        "survivors": survivors,
+    }
+
+
+def measure_contacts(count: int = 60) -> dict[str, Any]:
     """Behind a car that brakes by 0 to 8 m/s2 to standstill, from the RSS distance: contacts above walking pace.
 
     For a policy at full acceleration and one that rolls, with the guard and without, on the same cases; the closing
@@ -191,9 +199,9 @@ def _write(part: str, value: dict[str, Any]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("coverage", "mutants", "sample", "contacts"))
-    parser.add_argument("--store", type=Path, default=RESULTS / "guard_mutants.jsonl", help="what is known already")
-    parser.add_argument("--quick", action="store_true", help="mutants: without the property tests, and write nothing")
+    parser.add_argument("what", choices=("coverage", "mutants", "tally", "sample", "contacts"))
+    parser.add_argument("--store", type=Path, default=ROOT / "out/guard_mutants.jsonl", help="what is known already")
+    parser.add_argument("--quick", action="store_true", help="mutants: without the property tests")
     parser.add_argument("--check", action="store_true", help="write nothing")
     options = parser.parse_args()
     os.chdir(ROOT)
@@ -213,13 +221,14 @@ def main() -> int:
         return 0
     if options.what == "sample":
         with tempfile.TemporaryDirectory() as folder:
-            found = run_mutants(Path(folder) / "sample.jsonl", sample=True)
-        print(f"{found['killed']} of {found['mutants']} mutants killed")
-        return int(bool(found["survivors"]))
-    found = run_mutants(options.store, quick=options.quick)
-    if not options.check and not options.quick:
+            return int(bool(run_mutants(Path(folder) / "sample.jsonl", sample=True)))
+    if options.what == "mutants":
+        options.store.parent.mkdir(exist_ok=True)
+        run_mutants(options.store, quick=options.quick)
+    found = tally(options.store)
+    if not options.check:
         _write("mutation", found)
-    print(f"{found['killed']} of {found['mutants']} mutants killed, {len(found['survivors'])} survived")
+    print(f"{found['run']} of {found['mutants']} mutants run, {found['survived']} survived")
     return 0
 
 

@@ -144,6 +144,7 @@ def make_mutants(target: Target) -> Iterator[tuple[Mutant, ast.Module]]:
     text = target.path.read_text()
     places = list(_places(ast.parse(text), target.only))
     index = 0
+    keys: list[str] = []
     for number, (scope, span, source) in enumerate(places):
         for choice in range(len(list(find_changes(source)))):
             tree = ast.parse(text)
@@ -158,7 +159,9 @@ def make_mutants(target: Target) -> Iterator[tuple[Mutant, ast.Module]]:
             ast.fix_missing_locations(tree)
             where = f"{target.module}:{scope}:{line - span[0]}:{getattr(node, 'col_offset', 0)}:{change}"
             body = hashlib.sha256("\n".join(text.splitlines()[span[0] - 1 : span[1]]).encode()).hexdigest()[:12]
-            yield Mutant(target.module, scope, line, last, change, f"{where}:{body}", index), tree
+            again = sum(1 for key in keys if key.startswith(f"{where}:{body}"))  # a - b - c begins twice at a
+            keys.append(f"{where}:{body}" + (f":{again}" if again else ""))
+            yield Mutant(target.module, scope, line, last, change, keys[-1], index), tree
             index += 1
 
 
@@ -291,7 +294,7 @@ class MutationRun:
             known = {row["key"]: row for row in map(json.loads, self._store.read_text().splitlines())}
         examples = [item for item in session.items if item.get_closest_marker("hypothesis") is None]
         items = examples if self._quick else examples + [item for item in session.items if item not in examples]
-        lines = in_fork(lambda: self._map_lines(items))
+        lines = self._recall_lines(items)
         with self._store.open("a") as log:
             for target in self._targets:
                 for mutant, tree in make_mutants(target):
@@ -312,6 +315,18 @@ class MutationRun:
                             self._say(f"survived: {target.path.name}:{mutant.line} {mutant.scope}: {mutant.change}")
                     self.results[mutant.key] = row | {"line": mutant.line}
         return True
+
+    def _recall_lines(self, items: Sequence[pytest.Item]) -> dict[str, dict[str, list[int]]]:
+        """``_map_lines``, from the file beside the store where code, tests and their order are the same."""
+        files = [*(target.path for target in self._targets), *dict.fromkeys(item.path for item in items)]
+        seen = hashlib.sha256(b"".join(file.read_bytes() for file in files))
+        seen.update("\n".join(item.nodeid for item in items).encode())
+        kept = self._store.with_suffix(".lines.json")
+        if kept.exists() and (found := json.loads(kept.read_text()))["of"] == seen.hexdigest():
+            return found["lines"]  # type: ignore[no-any-return]
+        lines = in_fork(lambda: self._map_lines(items))
+        kept.write_text(json.dumps({"of": seen.hexdigest(), "lines": lines}))
+        return lines  # type: ignore[no-any-return]
 
     def _map_lines(self, items: Sequence[pytest.Item]) -> dict[str, dict[str, list[int]]]:
         """Module -> line -> indices of the tests that run it."""
