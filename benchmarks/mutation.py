@@ -3,7 +3,7 @@
 One mutant changes one place: an arithmetic, bit, comparison or boolean operator, a sign, a ``not``, a number (+1, -1),
 a truth value, a string that is not the text of a message, ``min``/``max`` and their like, a call that only bounds or
 cleans its argument (left out), what is returned (None), a statement (left out), the branches of a condition (swapped).
-Annotations, docstrings and f-strings stay as they are.
+Annotations, decorators, a class's options, docstrings and f-strings stay as they are.
 
 Each mutant runs in a fork of a process in which all tests are collected already, with the code of its function
 exchanged, against the tests that touch its lines (by coverage's contexts), property tests last, and stops at the first
@@ -134,7 +134,7 @@ def find_changes(node: ast.AST) -> Iterator[tuple[str, Callable[[], None]]]:
         block = getattr(node, field, None)
         if isinstance(block, list):
             for place, statement in enumerate(block):
-                if isinstance(statement, ast.Expr | ast.Assign | ast.AugAssign | ast.Raise) and not _is_text(statement):
+                if _is_removable(statement):
                     rest = [*block[:place], ast.copy_location(ast.Pass(), statement), *block[place + 1 :]]
                     yield f"left out: {ast.unparse(statement).splitlines()[0]}", put(field, rest)
 
@@ -210,6 +210,12 @@ def _name(op: ast.AST) -> str:
 
 def _first(statement: ast.AST) -> str:
     return ast.unparse(statement).splitlines()[0]
+
+
+def _is_removable(statement: ast.stmt) -> bool:
+    if isinstance(statement, ast.AnnAssign):
+        return isinstance(statement.target, ast.Attribute)  # a field of a class is no statement
+    return isinstance(statement, ast.Expr | ast.Assign | ast.AugAssign | ast.Raise) and not _is_text(statement)
 
 
 def _is_text(node: ast.AST) -> bool:
@@ -421,14 +427,12 @@ class _Replaced(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def in_fork(work: Callable[[], Any]) -> Any:
-    """The JSON-able result of ``work`` in a forked process whose output is thrown away; EOFError when it gives none."""
+    """The JSON-able result of ``work`` in a forked process that prints nothing; EOFError when it gives none."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(reader)
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 1)
-        os.dup2(nowhere, 2)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         _limit_cpu()
         try:
             with os.fdopen(writer, "wb") as stream:
