@@ -72,21 +72,20 @@ def find_threat(
     past = closing[:, None] * time - gap[:, None]  # how far the front bumper is past the near end
     length = VEHICLE.length_m + 2.0 * scene.half_s_m[0, slots]
     hit = abreast & (past > 0.0) & (past < length[:, None])
-    found = hit.any(axis=1)
-    if not found.any():
+    found = np.flatnonzero(hit.any(axis=1))
+    if not len(found):
         return Threat()
-    contact = time[hit.argmax(axis=1)]
+    contact = time[hit[found].argmax(axis=1)]
+    gap, closing, abreast = gap[found], closing[found], abreast[found]  # who is run into is closed in on
     margin = np.minimum(settings.margin_m, 0.3 * gap)  # a car that creeps up to a bumper is no emergency
-    room = np.maximum(gap - margin - np.maximum(closing, 0.0) * settings.delay_s, 0.05)
-    stop_short = np.square(np.maximum(closing, 0.0)) / (2.0 * room)
+    room = np.maximum(gap - margin - closing * settings.delay_s, 0.05)
+    stop_short = np.square(closing) / (2.0 * room)
     # A crossing object may have left by the time a slower car arrives.
     steps = len(time)
     last = steps - 1 - abreast[:, ::-1].argmax(axis=1)
     clear = time[last] + settings.step_s
     braking = np.maximum(clear - settings.delay_s, 0.05)
-    arrive_late = 2.0 * np.maximum(closing * clear - gap + margin, 0.0) / np.square(braking)
-    leaves = last < steps - 1
-    required = np.where(leaves, np.minimum(stop_short, arrive_late), stop_short)
-    required = np.where(found, required, 0.0)
+    arrive_late = 2.0 * (closing * clear - gap + margin) / np.square(braking)
+    required = np.where(last < steps - 1, np.minimum(stop_short, arrive_late), stop_short)
     worst = int(required.argmax())
-    return Threat(float(required[worst]), float(contact[worst]), int(slots[worst]))
+    return Threat(float(required[worst]), float(contact[worst]), int(slots[found[worst]]))

@@ -19,7 +19,8 @@ class Vehicle(msgspec.Struct, frozen=True, kw_only=True):
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     """Limits of comfort-and-safety driving; the guard alone may brake down to ``emergency_acceleration_mps2``.
 
-    Sources: ISO 15622 (ACC: -3.5 .. +2.0 m/s2 at higher speeds), ISO 11270 (lane keeping: lateral 3.0 m/s2).
+    Sources: ISO 15622 (ACC: -3.5 .. +2.0 m/s2 at higher speeds), ISO 11270:2014 5.4 (lane keeping: lateral 3.0 m/s2);
+    the others are chosen, see the table in docs/guard.md.
     """
 
     min_acceleration_mps2: float = -3.5

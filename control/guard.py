@@ -189,23 +189,10 @@ class Guard:
         ):
             if cut > noise:
                 causes.append(cause)
-        acceleration, angle = float(limited.acceleration_mps2), float(limited.steering_angle_rad)
-        threat = Threat()
-        if now.inputs is not None and now.track_age_s is not None:
-            threat = find_threat(now.inputs, angle, now.track_age_s, self._collision)
-        bar = self.settings.release_below_mps2 if self._braking else self.settings.brake_from_mps2
-        self._braking = threat.required_mps2 > bar
-        if self._braking:
-            needed = -self.settings.brake_gain * threat.required_mps2
-            needed = max(needed, self._envelope.emergency_acceleration_mps2)
-            if needed < acceleration - noise_a:
-                causes.append(TTC_BRAKE)
-                acceleration = needed
-        return self._send((acceleration, angle), causes, threat)
+        return self._brake(now, (float(limited.acceleration_mps2), float(limited.steering_angle_rad)), causes)
 
     def _stop(self, now: GuardSituation, cause: str) -> GuardDecision:
         """Brake to standstill in the lane; with no route or state left, with the steering held."""
-        self._braking = False
         held = angle = self._sent[1]
         if now.vehicle_ok and now.inputs is not None:
             angle = steer_to(now.inputs, now.inputs.scene.lane * now.inputs.lane_width_m).item()
@@ -219,7 +206,23 @@ class Guard:
         )
         braking = self._envelope.emergency_acceleration_mps2 if self._latched else float(limited.acceleration_mps2)
         # without a vehicle state the speed is unknown, and with it which angle is too much
-        return self._send((braking, float(limited.steering_angle_rad) if now.vehicle_ok else held), [cause])
+        return self._brake(now, (braking, float(limited.steering_angle_rad) if now.vehicle_ok else held), [cause])
+
+    def _brake(self, now: GuardSituation, command: tuple[float, float], causes: list[str]) -> GuardDecision:
+        """Send a command, braked harder where a track requires it: also when the car is being stopped anyway."""
+        acceleration, angle = command
+        threat = Threat()
+        if self.settings.enabled and now.inputs is not None and now.track_age_s is not None:
+            threat = find_threat(now.inputs, angle, now.track_age_s, self._collision)
+        bar = self.settings.release_below_mps2 if self._braking else self.settings.brake_from_mps2
+        self._braking = threat.required_mps2 > bar
+        if self._braking:
+            needed = -self.settings.brake_gain * threat.required_mps2
+            needed = max(needed, self._envelope.emergency_acceleration_mps2)
+            if needed < acceleration - self.settings.acceleration_noise_mps2:
+                causes.append(TTC_BRAKE)
+                acceleration = needed
+        return self._send((acceleration, angle), causes, threat)
 
     def _send(self, command: tuple[float, float], causes: list[str], threat: Threat | None = None) -> GuardDecision:
         self._sent = command

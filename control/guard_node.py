@@ -124,7 +124,9 @@ def _gather(vehicle: VehicleState, route: Route, tracks: Tracks | None) -> tuple
     driving = inputs_from_messages(vehicle, route, tracks, None)
     age = np.zeros(AGENTS_MAX)
     if tracks is not None:
-        ages = dict(zip(tracks.track_id.tolist(), tracks.age_s.tolist(), strict=True))
+        ages: dict[int, float] = {}
+        for track, seconds in zip(tracks.track_id.tolist(), tracks.age_s.tolist(), strict=True):
+            ages[track] = max(seconds, ages.get(track, 0.0))  # a second track of that id must not make it a ghost
         for slot in np.flatnonzero(driving.track_present[0]):
             age[slot] = ages[int(driving.track_id[0, slot])]
     return driving, age

@@ -16,7 +16,8 @@ SOURCE = "world"  # the node that closes the loop: simulator, or the vehicle's c
 class NodeSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One process. ``module`` is "package.module:factory"; the factory takes ``config`` and returns the node.
 
-    The death of one that is not ``vital`` is told, and the drive goes on without it.
+    The death of one that is not ``vital`` is told, and the drive goes on without it. ``restarted`` are the keys of
+    ``config`` that are different when a dead one is started anew.
     """
 
     name: str
@@ -25,6 +26,11 @@ class NodeSpec(msgspec.Struct, frozen=True, kw_only=True):
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     vital: bool = True
+    restarted: dict[str, Any] = {}
+
+    def after_restart(self) -> NodeSpec:
+        """The same node as it comes up in place of one that died."""
+        return msgspec.structs.replace(self, config=self.config | self.restarted)
 
 
 def make_table(profile: Profile, *, render: bool | None = None, camera: str = "", run_dir: str = "") -> list[NodeSpec]:
@@ -70,6 +76,8 @@ def make_table(profile: Profile, *, render: bool | None = None, camera: str = ""
             config={"enabled": profile.guard},
             inputs=("policy_command", "vehicle_state", "route", "tracks", "operator"),
             outputs=("command",),
+            # Nobody knows why it died: a real car, or one with a driver, stands until a person resets the guard.
+            restarted={"start_latched": True} if profile.task == "vehicle" or profile.can is not None else {},
         ),
     ]
 

@@ -31,9 +31,11 @@ class Processes:
         for name in self._jobs:
             self.start_one(name)
 
-    def start_one(self, name: str) -> None:
-        """Start one; its log is begun anew."""
+    def start_one(self, name: str, *, again: bool = False) -> None:
+        """Start one, ``again`` in place of one that died; its log is begun anew."""
         job = self._jobs[name]
+        if again:
+            job = msgspec.structs.replace(job, spec=job.spec.after_restart())
         job.job_path.write_bytes(msgspec.json.encode(job))
         job.error_path.unlink(missing_ok=True)
         with job.log_path.open("wb") as log:

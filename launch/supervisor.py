@@ -179,7 +179,7 @@ class Supervisor:
         if self._interrupts or not dead:
             return False
         for name in dead:
-            self.processes.start_one(name)
+            self.processes.start_one(name, again=True)
             self.coordinator.expect(name)
             self._fault_text.pop(name, None)
         deadline = time.monotonic() + self.timeouts.ready_s

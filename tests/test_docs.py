@@ -37,7 +37,7 @@ def test_code_on_the_page_runs(page, tmp_path, monkeypatch):
         assert namespace["messages"]["vehicle_state"].speed_mps == pytest.approx(8.0, abs=0.2)
 
 
-@pytest.mark.parametrize("page", [*PAGES, "docs/architecture.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("page", [*PAGES, "docs/architecture.md", "docs/guard.md", "CONTRIBUTING.md"])
 def test_links_lead_somewhere(page):
     path = ROOT / page
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", path.read_text()):

@@ -122,6 +122,13 @@ def test_invalid_commands_hold_the_last_good_one_for_a_heartbeat_without_acceler
     assert guard.step(situation((-2.0, 0.02))).causes == ()
 
 
+def test_the_heartbeat_of_a_held_command_ends_just_past_its_rounding():
+    for age, cause in ((1e-9, "held_command"), (2e-9, "stale_policy")):
+        guard = Guard()
+        guard.step(situation((-1.0, 0.0), command_age_s=age))
+        assert guard.step(situation(command_valid=False, dt_s=0.5)).causes == (cause,)
+
+
 def test_no_command_ever_means_braking_along_the_lane(make_inputs: Make):
     inputs = make_inputs(lane=1.0, curvature=0.02, speed=8.0)
     guard = Guard()
@@ -161,6 +168,12 @@ def test_emergency_stop_latches_until_a_reset_at_standstill():
     decision = guard.step(situation((-3.5, 0.0), speed_mps=0.29, operator=("reset",)))
     assert not decision.latched
     assert decision.causes == ()
+
+
+def test_a_car_that_rolls_backwards_does_not_stand():
+    guard = Guard(GuardSettings(start_latched=True))
+    assert guard.step(situation(speed_mps=-5.0, operator=("reset",))).latched
+    assert not guard.step(situation(speed_mps=-0.29, operator=("reset",))).latched
 
 
 def test_emergency_stop_wins_over_a_reset_in_the_same_step_when_it_came_last():

@@ -12,11 +12,22 @@ import numpy as np
 import pytest
 
 from visuomotor.control.config import ENVELOPE
+from visuomotor.control.guard import GuardSettings
+from visuomotor.control.guard_node import GuardNode
 from visuomotor.deploy.vehicle.can_codec import CanCodec, CanError
 from visuomotor.deploy.vehicle.can_link import CanLink, Reading
 from visuomotor.deploy.vehicle.can_node import CanVehicleNode, DriverSwitch, Odometry, create
 from visuomotor.messages.node import Inputs, Sample, Tick
-from visuomotor.messages.schema import Command, Episode, Header, Message, Operator, Route, VehicleState
+from visuomotor.messages.schema import (
+    Command,
+    Episode,
+    Header,
+    Message,
+    Operator,
+    PolicyCommand,
+    Route,
+    VehicleState,
+)
 
 HANDS_OFF = dict.fromkeys(
     (
@@ -177,6 +188,51 @@ def test_emergency_stop_brakes_until_a_reset_at_standstill(rig: Callable[..., Ri
     r.drive({"ResetButton": 1.0}, speed=0.0)
     sent, heard = r.step((1.0, 0.0))
     assert (word(sent), heard["EmergencyStop"], heard["Acceleration"]) == ("reset", 0.0, 1.0)
+
+
+def test_the_drivers_buttons_close_and_open_the_latch_of_a_guard_that_was_started_anew(rig: Callable[..., Rig]):
+    r = rig(engaged=True)
+    guard = GuardNode(GuardSettings(start_latched=True))
+    tick = 0
+
+    def turn(driver: dict[str, float] | None = None, speed: float = 0.0) -> Command:
+        """The driver's frame through the node to the guard."""
+        nonlocal tick
+        tick += 1
+        r.drive(driver, speed)
+        sent, _ = r.step((1.0, 0.0))
+        words = tuple(m for m in (sent.get("operator"),) if isinstance(m, Operator))
+        policy = PolicyCommand(header=Header(valid=True), acceleration_mps2=1.0)
+        inputs = Inputs({source.service: Sample() for source in guard.inputs})
+        inputs["vehicle_state"] = Sample(message=sent["vehicle_state"], age_s=0.0)
+        inputs["policy_command"] = Sample(message=policy, age_s=0.0)
+        inputs["operator"] = Sample(message=words[-1] if words else None, messages=words)
+        command = guard.step(Tick(0, tick, tick * 10**8, "realtime"), inputs)["command"]
+        assert isinstance(command, Command)
+        return command
+
+    assert turn().latched
+    assert turn({"EngageButton": 1.0}).latched
+    turn()
+    assert turn({"ResetButton": 1.0}, speed=5.0).latched
+    turn()
+    assert not turn({"ResetButton": 1.0}).latched
+    assert not turn(speed=5.0).latched
+    stopped = turn({"EmergencyStopButton": 1.0}, speed=5.0)
+    assert (stopped.latched, stopped.acceleration_mps2) == (True, ENVELOPE.emergency_acceleration_mps2)
+    assert turn({"EngageButton": 1.0}).latched
+    turn()
+    assert not turn({"ResetButton": 1.0}).latched
+
+
+def test_with_the_graph_silent_the_node_itself_brakes_the_car(rig: Callable[..., Rig]):
+    r = rig(engaged=True)
+    r.drive()
+    assert r.step((1.0, 0.02))[1]["Acceleration"] == 1.0
+    r.node.watchdog.step(time.monotonic() - 0.4, (1.0, 0.02))  # the last command was 0.4 s ago
+    r.drive()
+    heard = r.step()[1]
+    assert (heard["Acceleration"], heard["SteeringAngle"]) == pytest.approx((ENVELOPE.min_acceleration_mps2, 0.02))
 
 
 def test_without_the_drivers_frames_there_is_no_state_and_no_driving(rig: Callable[..., Rig], monkeypatch):

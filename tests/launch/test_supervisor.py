@@ -186,6 +186,44 @@ def test_a_dead_node_is_restarted_between_episodes(tmp_path: Path) -> None:
     assert outcomes[1].topic_digests == alone[0].topic_digests
 
 
+@pytest.mark.parametrize("on_vehicle", [False, True])
+def test_a_restarted_guard_comes_up_latched_on_a_vehicle_until_a_person_resets_it(
+    tmp_path: Path, on_vehicle: bool
+) -> None:
+    table = make_toy_table(speed_mps=0.0, length_m=1.0, step_s=0.01)
+    if on_vehicle:
+        guard = make_table(load_profile("sim-can"))[-1]
+        assert guard.name == table[-1].name == "guard"
+        table[-1] = guard
+    seen: list[tuple[int, Command]] = []
+    with (
+        RunDirectory(tmp_path / "run") as run_dir,
+        Supervisor(table, run_dir, clock="lockstep", timeouts=Timeouts(step_s=3.0)) as supervisor,
+    ):
+        supervisor.start()
+
+        def on_message(received: Received) -> None:
+            if isinstance(received.message, Command):
+                seen.append((received.episode, received.message))
+            if not isinstance(received.message, Truth):
+                return
+            if received.episode == 0 and received.tick == 3:
+                os.kill(supervisor.processes.pid("guard"), signal.SIGKILL)
+            if received.episode == 1 and received.tick == 20:
+                supervisor.coordinator.operator("reset")
+
+        first = supervisor.run_episode(Episode(phase="reset", index=0), on_message)
+        assert (first.end, first.fault and first.fault.node) == ("fault", "guard")
+        assert supervisor.restart_dead()
+        second = supervisor.run_episode(Episode(phase="reset", index=1), on_message)
+    assert second.end == "goal"
+    assert not any(command.latched for episode, command in seen if episode == 0)
+    latched = [command for episode, command in seen if episode == 1 and command.latched]
+    assert all(command.causes == ("emergency_stop",) for command in latched)
+    assert (len(latched) >= 10) is on_vehicle
+    assert not seen[-1][1].latched, "it drove to the goal after the reset"
+
+
 def test_a_node_that_raises_is_quoted(tmp_path: Path) -> None:
     (outcome,), _ = run_toy(tmp_path, "lockstep", fail_at=4)
     assert outcome.fault is not None
