@@ -25,6 +25,7 @@ from visuomotor.launch.cli_options import (
     Guard,
     Inject,
     JsonFile,
+    KeepRuns,
     Lossy,
     PerceptionMode,
     Policy,
@@ -83,11 +84,13 @@ def launch_drive(
     json_file: JsonFile = None,
     inject: Inject = None,
     run_dir: RunDir = None,
+    keep: KeepRuns = None,
     profile: ProfileFile = None,
 ) -> int:
     """Drive in simulated traffic on what the cameras see; one episode of seed 0 when nothing is said."""
     from visuomotor.launch import run
     from visuomotor.launch.profile import load_profile
+    from visuomotor.launch.run_folders import parse_keep
     from visuomotor.launch.seeds import choose_seeds
 
     base = load_profile(profile or "drive")
@@ -111,6 +114,7 @@ def launch_drive(
             json_file=json_file,
             inject=tuple(inject or ()),
             run_dir=run_dir,
+            keep=parse_keep(keep) if keep else None,
         ),
     )
 
@@ -132,6 +136,7 @@ def launch_vehicle(
     json_file: JsonFile = None,
     inject: Inject = None,
     run_dir: RunDir = None,
+    keep: KeepRuns = None,
     profile: ProfileFile = None,
 ) -> int:
     """Run the same perception, policy and guard on a real camera; commands go to a dry-run sink.
@@ -141,6 +146,7 @@ def launch_vehicle(
     from visuomotor.deploy.vehicle.source import check_source
     from visuomotor.launch import run
     from visuomotor.launch.profile import load_profile
+    from visuomotor.launch.run_folders import parse_keep
 
     base = load_profile(profile or "vehicle-video")
     chosen = base.override(policy=policy, detector=detector, forecaster=forecaster, device=device and device.value)
@@ -162,6 +168,7 @@ def launch_vehicle(
             json_file=json_file,
             inject=tuple(inject or ()),
             run_dir=run_dir,
+            keep=parse_keep(keep) if keep else None,
         ),
     )
 
@@ -209,13 +216,17 @@ def run_app(arguments: list[str] | None = None) -> int:
         if extra is None:
             raise
         return _complain(f"{error.name} is not installed: pip install 'visuomotor[{extra}]'", EXIT_BAD_INPUT)
-    except (ValueError, FileNotFoundError) as error:
-        return _complain(str(error), EXIT_BAD_INPUT)
     except Exception as error:
         return _explain(error)
 
 
 def _explain(error: Exception) -> int:
+    from visuomotor.launch.disk import explain_disk_error
+
+    if reason := explain_disk_error(error):  # may pass: no bad input
+        return _complain(reason, EXIT_FAILED)
+    if isinstance(error, (ValueError, FileNotFoundError)):
+        return _complain(str(error), EXIT_BAD_INPUT)
     if hasattr(error, "show") and hasattr(error, "exit_code"):  # typer's own: a wrong option, argument or command
         error.show()
         return EXIT_BAD_INPUT

@@ -6,11 +6,12 @@ middle of the rightmost lane; ``assumed`` lists it, and every score and report o
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import cv2
 import numpy as np
@@ -24,6 +25,7 @@ from visuomotor.messages.schema import CameraFrame, Command, Episode, Header, Me
 PERIOD_S = 0.1
 FIRST_FRAME_S = 5.0
 ROUTE_START_M, ROUTE_SPACING_M, ROUTE_POINTS = -40.0, 2.0, 81
+COMMANDS_BYTES_MAX = 32 << 20  # two thirds of a day; then a new file is begun, and one old one kept
 GOAL_DISTANCE_M = 1000.0  # no goal is known: always this far ahead
 
 
@@ -59,6 +61,11 @@ class VehicleNode:
             f"route: straight, {self.lane_count} lanes of {self.lane_width_m:.1f} m, the car in the rightmost one",
             f"speed limit: {self.speed_limit_mps:.1f} m/s",
         ]
+
+    @property
+    def note(self) -> str:
+        """What ``node_health`` says of this node."""
+        return self.sink.note
 
     def warm_up(self) -> None:
         """Nothing to load; frames flow from the first step on."""
@@ -127,35 +134,59 @@ class VehicleNode:
                 "commands": self.sink.commands,
                 "assumed": self.assumed,
             }
-            self._summary.write_text(json.dumps(data, indent=1) + "\n")
+            with contextlib.suppress(OSError):  # a full disk
+                self._summary.write_text(json.dumps(data, indent=1) + "\n")
 
 
 class DryRunSink:
-    """Where commands end when nothing is driven: a CSV line per tick, of what actuators would have done."""
+    """Where commands end when nothing is driven: a CSV line per tick, of what actuators would have done.
+
+    A file of ``limit_bytes`` becomes ``<name>.1.csv`` in place of the one before. A disk that takes no more ends the
+    log, not the drive: ``note`` says so.
+    """
 
     COLUMNS = ("tick", "time_s", "acceleration_mps2", "steering_angle_rad", "origin", "causes")
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, limit_bytes: int = COMMANDS_BYTES_MAX) -> None:
         self.commands = 0
-        self._file = path.open("w", newline="") if path is not None else None
-        self._writer = csv.writer(self._file) if self._file is not None else None
-        if self._writer is not None:
-            self._writer.writerow(self.COLUMNS)
+        self.note = ""
+        self._path = path
+        self._limit_bytes = limit_bytes
+        self._file: TextIO | None = None
+        if path is not None:
+            self._begin(path)
+
+    def _begin(self, path: Path) -> None:
+        self._file = path.open("w", newline="", buffering=1)
+        csv.writer(self._file).writerow(self.COLUMNS)
 
     def write(
         self, tick: int, now_s: float, command: Command | None, acted: tuple[float, float], tripped: bool
     ) -> None:
         """One tick. ``origin``: command, hold (none came, the last one stands) or watchdog (braking)."""
         self.commands += command is not None
-        if self._writer is not None:
-            origin = "watchdog" if tripped else "command" if command is not None else "hold"
-            causes = ";".join(command.causes) if command is not None else ""
-            self._writer.writerow([tick, f"{now_s:.3f}", f"{acted[0]:.4f}", f"{acted[1]:.5f}", origin, causes])
+        if self._file is None or self._path is None:
+            return
+        origin = "watchdog" if tripped else "command" if command is not None else "hold"
+        causes = ";".join(command.causes) if command is not None else ""
+        try:
+            csv.writer(self._file).writerow(
+                [tick, f"{now_s:.3f}", f"{acted[0]:.4f}", f"{acted[1]:.5f}", origin, causes]
+            )
+            if self._file.tell() >= self._limit_bytes:
+                self._file.close()
+                self._path.replace(self._path.with_suffix(".1.csv"))
+                self._begin(self._path)
+        except OSError as error:
+            self.note = f"command log stopped: {self._path}: {error.strerror}"
+            self.close()
 
     def close(self) -> None:
         """Flush and close."""
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # of what the disk did not take; it is closed all the same
+                self._file.close()
+            self._file = None
 
 
 def fit_image(image: np.ndarray, camera: CameraModel) -> np.ndarray:
