@@ -41,7 +41,7 @@ class Processes:
         old_log(job.log_path).unlink(missing_ok=True)
         if job.log_path.exists():
             job.log_path.replace(job.previous_log_path)
-        with job.log_path.open("xb") as log:
+        with job.log_path.open("ab") as log:  # appending: also after the node has cut it
             self._running[name] = subprocess.Popen(
                 [sys.executable, "-m", "visuomotor.launch.run_node", str(job.job_path)],
                 stdin=subprocess.DEVNULL,

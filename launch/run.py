@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +28,7 @@ from visuomotor.launch.profile import BASELINE_FORECASTERS, BASELINE_POLICIES, P
 from visuomotor.launch.recording import RECORDER, check_recording, describe_recording, describe_run, make_recorder
 from visuomotor.launch.result_table import print_result
 from visuomotor.launch.run_folders import Keep, remove_old_runs
-from visuomotor.launch.supervisor import Fault, Outcome, Supervisor
+from visuomotor.launch.supervisor import OPERATOR, Fault, Outcome, Supervisor
 from visuomotor.messages.bus import Received
 from visuomotor.messages.camera import CameraModel, load_camera
 from visuomotor.messages.digest import episode_digest
@@ -64,6 +66,8 @@ def launch(profile: Profile, options: Options) -> int:
     check_recording(options.record, options.lossy)
     view = _open_view() if options.view else None
     service = find_service_manager()
+    if service.listens:  # its watchdog sends this to a supervisor that hangs, which then says where
+        faulthandler.register(signal.SIGQUIT, all_threads=True, chain=True)
     if options.keep is not None:
         remove_old_runs(RUNS, options.keep)
     path = options.run_dir or RUNS / time.strftime(f"{profile.task}-%Y%m%d-%H%M%S-{os.getpid()}")
@@ -117,7 +121,8 @@ def launch(profile: Profile, options: Options) -> int:
             sys.stderr.write(f"visuomotor: fault: {fault.node} {fault.text}; {stood}. {where}\n")
         if unwritten:
             sys.stderr.write(f"visuomotor: results are lost: {unwritten}\n")
-        return 0 if fault is None and not unwritten else 1
+        asked_to_stop = service.listens and fault is not None and fault.node == OPERATOR
+        return 0 if (fault is None or asked_to_stop) and not unwritten else 1
 
 
 def _make_folders(options: Options) -> None:
