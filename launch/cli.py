@@ -175,11 +175,11 @@ def launch_vehicle(
 
 
 @app.command("doctor")
-def doctor(json_file: JsonFile = None) -> int:
-    """Say what this machine has and what the installation lacks."""
+def doctor(profile: ProfileFile = None, json_file: JsonFile = None) -> int:
+    """Say what this machine has, what the installation or a profile lacks, and what to do about it."""
     from visuomotor.launch.doctor import examine
 
-    return examine(json_file)
+    return examine(profile, json_file)
 
 
 def _say_version(wanted: bool) -> None:
