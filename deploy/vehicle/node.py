@@ -7,16 +7,16 @@ middle of the rightmost lane; ``assumed`` lists it, and every score and report o
 from __future__ import annotations
 
 import contextlib
-import csv
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import cv2
 import numpy as np
 
 from visuomotor.control.action import CommandWatchdog
+from visuomotor.deploy.vehicle.csv_log import CsvLog
 from visuomotor.deploy.vehicle.source import VideoSource
 from visuomotor.messages.camera import CameraModel, load_camera
 from visuomotor.messages.node import Input, Inputs, Tick
@@ -25,7 +25,6 @@ from visuomotor.messages.schema import CameraFrame, Command, Episode, Header, Me
 PERIOD_S = 0.1
 FIRST_FRAME_S = 5.0
 ROUTE_START_M, ROUTE_SPACING_M, ROUTE_POINTS = -40.0, 2.0, 81
-COMMANDS_BYTES_MAX = 32 << 20  # two thirds of a day; then a new file is begun, and one old one kept
 GOAL_DISTANCE_M = 1000.0  # no goal is known: always this far ahead
 
 
@@ -139,54 +138,33 @@ class VehicleNode:
 
 
 class DryRunSink:
-    """Where commands end when nothing is driven: a CSV line per tick, of what actuators would have done.
-
-    A file of ``limit_bytes`` becomes ``<name>.1.csv`` in place of the one before. A disk that takes no more ends the
-    log, not the drive: ``note`` says so.
-    """
+    """Where commands end when nothing is driven: a CSV line per tick, of what actuators would have done."""
 
     COLUMNS = ("tick", "time_s", "acceleration_mps2", "steering_angle_rad", "origin", "causes")
 
-    def __init__(self, path: Path | None, limit_bytes: int = COMMANDS_BYTES_MAX) -> None:
+    def __init__(self, path: Path | None) -> None:
         self.commands = 0
-        self.note = ""
-        self._path = path
-        self._limit_bytes = limit_bytes
-        self._file: TextIO | None = None
-        if path is not None:
-            self._begin(path)
+        self._log = CsvLog(path, self.COLUMNS) if path is not None else None
 
-    def _begin(self, path: Path) -> None:
-        self._file = path.open("w", newline="", buffering=1)
-        csv.writer(self._file).writerow(self.COLUMNS)
+    @property
+    def note(self) -> str:
+        """Why the log has stopped; empty while it goes on."""
+        return self._log.note if self._log is not None else ""
 
     def write(
         self, tick: int, now_s: float, command: Command | None, acted: tuple[float, float], tripped: bool
     ) -> None:
         """One tick. ``origin``: command, hold (none came, the last one stands) or watchdog (braking)."""
         self.commands += command is not None
-        if self._file is None or self._path is None:
-            return
-        origin = "watchdog" if tripped else "command" if command is not None else "hold"
-        causes = ";".join(command.causes) if command is not None else ""
-        try:
-            csv.writer(self._file).writerow(
-                [tick, f"{now_s:.3f}", f"{acted[0]:.4f}", f"{acted[1]:.5f}", origin, causes]
-            )
-            if self._file.tell() >= self._limit_bytes:
-                self._file.close()
-                self._path.replace(self._path.with_suffix(".1.csv"))
-                self._begin(self._path)
-        except OSError as error:
-            self.note = f"command log stopped: {self._path}: {error.strerror}"
-            self.close()
+        if self._log is not None:
+            origin = "watchdog" if tripped else "command" if command is not None else "hold"
+            causes = ";".join(command.causes) if command is not None else ""
+            self._log.write([tick, f"{now_s:.3f}", f"{acted[0]:.4f}", f"{acted[1]:.5f}", origin, causes])
 
     def close(self) -> None:
         """Flush and close."""
-        if self._file is not None:
-            with contextlib.suppress(OSError):  # of what the disk did not take; it is closed all the same
-                self._file.close()
-            self._file = None
+        if self._log is not None:
+            self._log.close()
 
 
 def fit_image(image: np.ndarray, camera: CameraModel) -> np.ndarray:
