@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from visuomotor import __version__
-from visuomotor.launch import cli_export, cli_learn, cli_record
+from visuomotor.launch import cli_export, cli_learn, cli_record, cli_service
 from visuomotor.launch.cli_options import (
     PLAIN,
     Clock,
@@ -25,6 +25,7 @@ from visuomotor.launch.cli_options import (
     Guard,
     Inject,
     JsonFile,
+    KeepRuns,
     Lossy,
     PerceptionMode,
     Policy,
@@ -60,6 +61,7 @@ app.add_typer(cli_learn.render, name="render")
 app.add_typer(cli_learn.train, name="train")
 app.add_typer(cli_learn.evaluate, name="eval")
 app.add_typer(cli_export.export, name="export")
+app.add_typer(cli_service.service, name="service")
 for command in (cli_record.replay, cli_record.regress, cli_record.latency):
     app.command()(command)
 
@@ -83,11 +85,13 @@ def launch_drive(
     json_file: JsonFile = None,
     inject: Inject = None,
     run_dir: RunDir = None,
+    keep: KeepRuns = None,
     profile: ProfileFile = None,
 ) -> int:
     """Drive in simulated traffic on what the cameras see; one episode of seed 0 when nothing is said."""
     from visuomotor.launch import run
     from visuomotor.launch.profile import load_profile
+    from visuomotor.launch.run_folders import parse_keep
     from visuomotor.launch.seeds import choose_seeds
 
     base = load_profile(profile or "drive")
@@ -111,6 +115,7 @@ def launch_drive(
             json_file=json_file,
             inject=tuple(inject or ()),
             run_dir=run_dir,
+            keep=parse_keep(keep) if keep else None,
         ),
     )
 
@@ -132,6 +137,7 @@ def launch_vehicle(
     json_file: JsonFile = None,
     inject: Inject = None,
     run_dir: RunDir = None,
+    keep: KeepRuns = None,
     profile: ProfileFile = None,
 ) -> int:
     """Run the same perception, policy and guard on a real camera; commands go to a dry-run sink.
@@ -141,6 +147,7 @@ def launch_vehicle(
     from visuomotor.deploy.vehicle.source import check_source
     from visuomotor.launch import run
     from visuomotor.launch.profile import load_profile
+    from visuomotor.launch.run_folders import parse_keep
 
     base = load_profile(profile or "vehicle-video")
     chosen = base.override(policy=policy, detector=detector, forecaster=forecaster, device=device and device.value)
@@ -162,16 +169,17 @@ def launch_vehicle(
             json_file=json_file,
             inject=tuple(inject or ()),
             run_dir=run_dir,
+            keep=parse_keep(keep) if keep else None,
         ),
     )
 
 
 @app.command("doctor")
-def doctor(json_file: JsonFile = None) -> int:
-    """Say what this machine has and what the installation lacks."""
+def doctor(profile: ProfileFile = None, json_file: JsonFile = None) -> int:
+    """Say what this machine has, what the installation or a profile lacks, and what to do about it."""
     from visuomotor.launch.doctor import examine
 
-    return examine(json_file)
+    return examine(profile, json_file)
 
 
 def _say_version(wanted: bool) -> None:
@@ -209,13 +217,17 @@ def run_app(arguments: list[str] | None = None) -> int:
         if extra is None:
             raise
         return _complain(f"{error.name} is not installed: pip install 'visuomotor[{extra}]'", EXIT_BAD_INPUT)
-    except (ValueError, FileNotFoundError) as error:
-        return _complain(str(error), EXIT_BAD_INPUT)
     except Exception as error:
         return _explain(error)
 
 
 def _explain(error: Exception) -> int:
+    from visuomotor.launch.disk import explain_disk_error
+
+    if reason := explain_disk_error(error):  # may pass: no bad input
+        return _complain(reason, EXIT_FAILED)
+    if isinstance(error, (ValueError, FileNotFoundError)):
+        return _complain(str(error), EXIT_BAD_INPUT)
     if hasattr(error, "show") and hasattr(error, "exit_code"):  # typer's own: a wrong option, argument or command
         error.show()
         return EXIT_BAD_INPUT

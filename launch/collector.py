@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from visuomotor.messages.schema import Message, NodeHealth, Trace
 from visuomotor.messages.services import CONTROL_RATE_HZ
 
 LATE_TICKS = 5  # a tick is complete when one so much newer has begun: whatever else of it comes was dropped
+STEPS_KEPT = 1000  # of each node, for the percentiles of now
 CAPTURES_MAX = 6  # episodes whose frames are kept for the report; the failed ones rather than the others
 
 
@@ -30,7 +31,8 @@ class NodeStatus:
         self.missed = 0
         self.text = ""
         self.dropped: dict[str, int] = {}
-        self.step_ms: list[float] = []
+        self.step_ms: deque[float] = deque(maxlen=STEPS_KEPT)
+        self.steps_heard = 0
         self.last_tick = -1
         self.heard_ns = 0
 
@@ -45,10 +47,11 @@ class NodeStatus:
         elif isinstance(message, Trace):
             self.last_tick = received.tick
             self.step_ms += [(end - start) * 1e-6 for name, start, end in message.stages if name == "step"]
+            self.steps_heard += 1
 
     def summary_ms(self) -> dict[str, float]:
-        """Percentiles of the duration of its last thousand steps."""
-        return percentiles(self.step_ms[-1000:])
+        """Percentiles of the duration of its last steps."""
+        return percentiles(list(self.step_ms))
 
 
 class EpisodeCollector:

@@ -32,6 +32,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         return Path(self.run_dir) / f"{self.spec.name}.log"
 
     @property
+    def previous_log_path(self) -> Path:
+        """What the node's process before this one said."""
+        return Path(self.run_dir) / f"{self.spec.name}.previous.log"
+
+    @property
     def error_path(self) -> Path:
         """Why the node refused its configuration, when it did."""
         return Path(self.run_dir) / f"{self.spec.name}.error"

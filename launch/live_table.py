@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from visuomotor.launch.collector import RunCollector
+from visuomotor.launch.notify import ServiceManager
 from visuomotor.messages.schema import Truth
 
 LINE_PERIOD_S = 5.0
@@ -21,8 +22,16 @@ REDRAW_PERIOD_S = 0.25
 class LiveTable:
     """Shows a RunCollector; call ``update`` as often as one likes."""
 
-    def __init__(self, collector: RunCollector, episodes: int, title: str, console: Console | None = None) -> None:
+    def __init__(
+        self,
+        collector: RunCollector,
+        episodes: int,
+        title: str,
+        console: Console | None = None,
+        service: ServiceManager | None = None,
+    ) -> None:
         self.console = console or Console(stderr=True)
+        self._service = service or ServiceManager()
         self._collector = collector
         self._episodes = episodes
         self._title = title
@@ -50,7 +59,13 @@ class LiveTable:
         (self._live.console if self._live is not None else self.console).print(text, highlight=False, soft_wrap=True)
 
     def update(self) -> None:
-        """Redraw, at most four times a second; without a terminal a line of progress every few seconds."""
+        """Redraw, at most four times a second; without a terminal a line of progress every few seconds.
+
+        A service manager is told in place of that: a journal of months needs no lines of progress.
+        """
+        if self._service.listens:
+            self._service.status(self._service_text)
+            return
         now = time.monotonic()
         if self._live is not None and now >= self._due_s:
             self._due_s = now + REDRAW_PERIOD_S
@@ -65,7 +80,7 @@ class LiveTable:
         """Steps per second of the wall clock, over the last second or more."""
         since_s, before = self._counted
         if now_s - since_s >= 1.0:
-            counts = {name: len(node.step_ms) for name, node in self._collector.nodes.items()}
+            counts = {name: node.steps_heard for name, node in self._collector.nodes.items()}
             self._rates = {name: (n - before.get(name, 0)) / (now_s - since_s) for name, n in counts.items()}
             self._counted = (now_s, counts)
 
@@ -78,6 +93,13 @@ class LiveTable:
             text += f": {truth.progress_m:.0f} of {truth.route_length_m:.0f} m, {truth.speed_mps * 3.6:.0f} km/h"
             text += f", {truth.header.tick / 10:.1f} s"
         return text
+
+    def _service_text(self) -> str:
+        nodes = self._collector.nodes
+        steps = max((node.steps for node in nodes.values()), default=0)
+        notes = [f"{name}: {node.text}" for name, node in nodes.items() if node.text]
+        text = f"{self._progress_text()}, {steps} steps, {100 * self._collector.missed_share():.1f} % deadlines missed"
+        return "; ".join([text, *notes])
 
     def _draw(self) -> Group:
         table = Table(title=self._title, title_justify="left", expand=False)

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 import msgspec
 
 from visuomotor.launch.job import Job
+from visuomotor.launch.output import last_line, old_log
 
 # One thread per node: a node that wants more says so to its own library, and idle pools must not eat the other's core.
 THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-LOG_TAIL_BYTES = 4000
 
 
 class Processes:
@@ -32,13 +32,16 @@ class Processes:
             self.start_one(name)
 
     def start_one(self, name: str, *, again: bool = False) -> None:
-        """Start one, ``again`` in place of one that died; its log is begun anew."""
+        """Start one, ``again`` in place of one that died; what its last process said is kept beside its log."""
         job = self._jobs[name]
         if again:
             job = msgspec.structs.replace(job, spec=job.spec.after_restart())
         job.job_path.write_bytes(msgspec.json.encode(job))
         job.error_path.unlink(missing_ok=True)
-        with job.log_path.open("wb") as log:
+        old_log(job.log_path).unlink(missing_ok=True)
+        if job.log_path.exists():
+            job.log_path.replace(job.previous_log_path)
+        with job.log_path.open("ab") as log:  # appending: also after the node has cut it
             self._running[name] = subprocess.Popen(
                 [sys.executable, "-m", "visuomotor.launch.run_node", str(job.job_path)],
                 stdin=subprocess.DEVNULL,
@@ -68,11 +71,7 @@ class Processes:
 
     def last_words(self, name: str) -> str:
         """The last line that a node printed."""
-        path = self._jobs[name].log_path
-        if not path.exists():
-            return ""
-        lines = path.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace").strip().splitlines()
-        return lines[-1].strip() if lines else ""
+        return last_line(self._jobs[name].log_path)
 
     def log_path(self, name: str) -> str:
         """Where a node's output is."""

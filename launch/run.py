@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
+import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +17,25 @@ import msgspec
 from visuomotor.deploy.runtime.bundle import Bundle, Kind, load_bundle
 from visuomotor.deploy.runtime.device import check_device
 from visuomotor.launch.collector import RunCollector
+from visuomotor.launch.disk import DiskWatch, explain_disk_error
 from visuomotor.launch.evaluate.score import Score, provenance
 from visuomotor.launch.inject import parse_injections
 from visuomotor.launch.live_table import LiveTable
+from visuomotor.launch.notify import find_service_manager
+from visuomotor.launch.output import lossy_output
 from visuomotor.launch.process_table import make_table
 from visuomotor.launch.profile import BASELINE_FORECASTERS, BASELINE_POLICIES, Profile
 from visuomotor.launch.recording import RECORDER, check_recording, describe_recording, describe_run, make_recorder
 from visuomotor.launch.result_table import print_result
-from visuomotor.launch.supervisor import Fault, Outcome, Supervisor
+from visuomotor.launch.run_folders import Keep, remove_old_runs
+from visuomotor.launch.supervisor import OPERATOR, Fault, Outcome, Supervisor
 from visuomotor.messages.bus import Received
 from visuomotor.messages.camera import CameraModel, load_camera
 from visuomotor.messages.digest import episode_digest
 from visuomotor.messages.run_directory import RunDirectory
 from visuomotor.messages.schema import Episode, NodeHealth, Truth
 
+RUNS = Path("runs")
 WATCHED = ("truth", "command", "policy_command", "vehicle_state", "route", "tracks", "forecast", "detections")
 
 
@@ -44,6 +51,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     json_file: Path | None = None
     inject: tuple[str, ...] = ()
     run_dir: Path | None = None
+    keep: Keep | None = None  # of run folders; None: all of them
 
 
 def launch(profile: Profile, options: Options) -> int:
@@ -57,7 +65,12 @@ def launch(profile: Profile, options: Options) -> int:
     _make_folders(options)
     check_recording(options.record, options.lossy)
     view = _open_view() if options.view else None
-    path = options.run_dir or Path("runs") / time.strftime(f"{profile.task}-%Y%m%d-%H%M%S-{os.getpid()}")
+    service = find_service_manager()
+    if service.listens:  # its watchdog sends this to a supervisor that hangs, which then says where
+        faulthandler.register(signal.SIGQUIT, all_threads=True, chain=True)
+    if options.keep is not None:
+        remove_old_runs(RUNS, options.keep)
+    path = options.run_dir or RUNS / time.strftime(f"{profile.task}-%Y%m%d-%H%M%S-{os.getpid()}")
     with RunDirectory(path) as run_dir:
         table = make_table(
             profile, render=True if wants_frames else None, camera=options.camera, run_dir=str(run_dir.path)
@@ -75,33 +88,41 @@ def launch(profile: Profile, options: Options) -> int:
             timeouts=profile.timeouts,
             faults=faults,
             observe=(*WATCHED, *frames),
+            service=service,
+            goes_on=profile.restart != "never",
         )
         title = f"{profile.task}: policy {profile.policy}, perception {profile.perception.mode}, {profile.clock}"
         rows: list[dict[str, Any]] = []
         fault: Fault | None = None
-        with supervisor.interruptible(), supervisor, LiveTable(collector, len(options.seeds), title) as live:
+        disk = DiskWatch(run_dir.path)
+        live_table = LiveTable(collector, len(options.seeds), title, service=service)
+        with lossy_output(), supervisor.interruptible(), supervisor, live_table as live:
             live.say(f"{title}; starting {len(table)} nodes, logs in {run_dir.path}")
             supervisor.start()
             for index, seed in enumerate(options.seeds):
-                row, outcome = _run_episode(profile, supervisor, collector, live, index, seed)
+                row, outcome = _run_episode(profile, supervisor, collector, live, disk, index, seed)
                 rows.append(row)
                 if outcome.fault is not None:
                     fault = outcome.fault
                     if profile.restart == "never" or seed == options.seeds[-1] or not supervisor.restart_dead():
                         break
                     live.say(f"{fault.node} {fault.text}; dead nodes were started anew")
+            service.stopping("the drive has ended")
         if options.record is not None:
             sys.stderr.write(describe_recording(run_dir.path, options.record, supervisor.lost.get(RECORDER, "")) + "\n")
         if profile.task == "vehicle":
             _add_vehicle_counts(rows, run_dir.path)
         score = make_score(profile, collector, rows, bundles, faults)
-        _write(score, collector, cameras, options, run_dir.path)
+        unwritten = _write(score, collector, cameras, options, run_dir.path)
         print_result(score)
         if fault is not None:
             stood = "the car was braked to a stop" if rows[-1]["braked_to_stop"] else "the car was not seen to stop"
             where = f"log: {supervisor.processes.log_path(fault.node)}" if fault.node in collector.nodes else ""
             sys.stderr.write(f"visuomotor: fault: {fault.node} {fault.text}; {stood}. {where}\n")
-        return 0 if fault is None else 1
+        if unwritten:
+            sys.stderr.write(f"visuomotor: results are lost: {unwritten}\n")
+        asked_to_stop = service.listens and fault is not None and fault.node == OPERATOR
+        return 0 if (fault is None or asked_to_stop) and not unwritten else 1
 
 
 def _make_folders(options: Options) -> None:
@@ -127,7 +148,13 @@ def check_bundles(profile: Profile) -> dict[str, Bundle]:
 
 
 def _run_episode(
-    profile: Profile, supervisor: Supervisor, collector: RunCollector, live: LiveTable, index: int, seed: int
+    profile: Profile,
+    supervisor: Supervisor,
+    collector: RunCollector,
+    live: LiveTable,
+    disk: DiskWatch,
+    index: int,
+    seed: int,
 ) -> tuple[dict[str, Any], Outcome]:
     episode = Episode(
         phase="reset", index=index, task=profile.task, suite=profile.suite, split=profile.split, seed=seed
@@ -139,10 +166,12 @@ def _run_episode(
 
     def on_message(received: Received) -> None:
         collector.add(received)
-        if received.node == RECORDER and isinstance(received.message, NodeHealth):
+        if isinstance(received.message, NodeHealth) and received.message.state != "fault":
             for note in {received.message.text} - told - {""}:
                 told.add(note)
                 live.say(note)
+        if low := disk.look():
+            live.say(low)
         if isinstance(received.message, Truth):
             live.truth = received.message
         live.update()
@@ -170,7 +199,7 @@ def _vehicle_row(row: dict[str, Any], outcome: Outcome) -> dict[str, Any]:
 
 def _add_vehicle_counts(rows: list[dict[str, Any]], run_dir: Path) -> None:
     path = run_dir / "vehicle.json"
-    if rows and path.exists():
+    if rows and path.exists() and path.stat().st_size:  # empty: the disk was full
         rows[0] |= json.loads(path.read_text())
 
 
@@ -208,17 +237,34 @@ def make_score(
 
 def _write(
     score: Score, collector: RunCollector, cameras: Mapping[str, CameraModel], options: Options, run_dir: Path
-) -> None:
-    score.save(run_dir / "score.json")
-    if options.json_file is not None:
-        score.save(options.json_file)
+) -> str:
+    """Write all that was asked for; returns what a full disk kept from being written, or nothing."""
+    lost = []
+    for path in (run_dir / "score.json", options.json_file):
+        if path is not None:
+            lost.append(_write_if_room(lambda path=path: score.save(path)))  # type: ignore[misc]
     if options.report is not None:
-        from visuomotor.launch.report.page import write_report
+        lost.append(_write_if_room(lambda: _write_report(score, collector, cameras, options)))
+    return "; ".join(dict.fromkeys(reason for reason in lost if reason))
 
-        page = write_report(
-            options.report, score, collector.captures, cameras, command=" ".join(["visuomotor", *sys.argv[1:]])
-        )
-        sys.stderr.write(f"report: {page}\n")
+
+def _write_if_room(write: Callable[[], object]) -> str:
+    try:
+        write()
+    except OSError as error:
+        if reason := explain_disk_error(error):
+            return reason
+        raise
+    return ""
+
+
+def _write_report(score: Score, collector: RunCollector, cameras: Mapping[str, CameraModel], options: Options) -> None:
+    from visuomotor.launch.report.page import write_report
+
+    assert options.report is not None
+    command = " ".join(["visuomotor", *sys.argv[1:]])
+    page = write_report(options.report, score, collector.captures, cameras, command=command)
+    sys.stderr.write(f"report: {page}\n")
 
 
 def _open_view() -> Any:

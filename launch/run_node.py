@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from visuomotor.messages.process import live_with_parent
+
+if TYPE_CHECKING:
+    from visuomotor.launch.job import Job
 
 BRAKE_TICKS_MAX = 150
 GRACE_S = 20.0  # after the supervisor's death, for the source to brake to a stop
@@ -19,31 +25,42 @@ GRACE_S = 20.0  # after the supervisor's death, for the source to brake to a sto
 def main(job_file: str) -> int:
     """Run the node of a job file; returns the exit code (2: the node refuses its configuration)."""
     faulthandler.enable()
+    signal.signal(signal.SIGQUIT, signal.SIG_IGN)  # a service manager's watchdog ends the supervisor, and we brake
     raw = Path(job_file).read_bytes()
     import msgspec  # quick imports only until this process is tied to its parent
 
     parent_pid = int(msgspec.json.decode(raw)["parent_pid"])
     stop = live_with_parent(parent_pid, grace_s=GRACE_S)
 
-    from visuomotor.launch.inject import FaultyNode
     from visuomotor.launch.job import Job
-    from visuomotor.launch.process_table import SOURCE, create_node
-    from visuomotor.messages.loop import run_node
+    from visuomotor.launch.output import LogRotation, lossy_output
+    from visuomotor.launch.process_table import create_node
 
     job = msgspec.json.decode(raw, type=Job)
-    try:
-        node: Any = create_node(job.spec)
-    except (ValueError, ModuleNotFoundError) as error:
-        job.error_path.write_text(str(error))
-        raise
+    LogRotation(job.log_path).start()
+    with lossy_output():
+        try:
+            node: Any = create_node(job.spec)
+        except (ValueError, ModuleNotFoundError) as error:
+            with contextlib.suppress(OSError):  # on a full disk the log's last words have to do
+                job.error_path.write_text(str(error))
+            raise
+        _run(node, job, stop)
+    return 0
+
+
+def _run(node: Any, job: Job, stop: threading.Event) -> None:
+    from visuomotor.launch.inject import FaultyNode
+    from visuomotor.launch.process_table import SOURCE
+    from visuomotor.messages.loop import run_node
+
     if node.name != job.spec.name:
         raise RuntimeError(f"{job.spec.module}: made a node called '{node.name}', the table says '{job.spec.name}'")
     if job.faults is not None:
         node = FaultyNode(node, job.faults)
     if job.spec.name == SOURCE:
-        node = LastStop(node, parent_pid, Path(job.run_dir) / "orphaned.json")
+        node = LastStop(node, job.parent_pid, Path(job.run_dir) / "orphaned.json")
     run_node(node, job.place, stop=stop, join_timeout_s=job.join_timeout_s)
-    return 0
 
 
 class LastStop:
@@ -103,7 +120,8 @@ class LastStop:
             if ended or speed_mps < 0.1 or getattr(self._node, "finished", False):
                 break
         data = {"end": "fault", "fault_node": "supervisor", "fault_tick": died, "ticks_braked": ticks}
-        write_json(self._record, data | {"speed_mps": speed_mps, "world_end": ended})
+        with contextlib.suppress(OSError):  # a full disk: the car stands, which is what matters
+            write_json(self._record, data | {"speed_mps": speed_mps, "world_end": ended})
 
 
 def is_alive(parent_pid: int) -> bool:

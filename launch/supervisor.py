@@ -14,6 +14,7 @@ import msgspec
 
 from visuomotor.launch.inject import Faults
 from visuomotor.launch.job import Job
+from visuomotor.launch.notify import ServiceManager
 from visuomotor.launch.process_table import SOURCE, NodeSpec
 from visuomotor.launch.processes import Processes
 from visuomotor.launch.profile import Timeouts
@@ -30,6 +31,7 @@ STANDSTILL_MPS = 0.1
 BRAKE_S = 20.0  # wall clock, for the survivors to bring the car to a stop
 BRAKE_TICKS = 150
 BRAKE_BLIND_S = 2.0  # the same where no truth tells the speed
+UNHEARD_S = 3.0  # a node that is well reports its health every second
 OPERATOR = "operator"  # named as the faulty party when a person interrupts
 
 
@@ -69,8 +71,13 @@ class Supervisor:
         timeouts: Timeouts | None = None,
         faults: Mapping[str, Faults] | None = None,
         observe: Sequence[str] = ("truth", "command"),
+        service: ServiceManager | None = None,
+        goes_on: bool = False,
     ) -> None:
+        """``goes_on``: a fault ends its episode, not the run."""
         self.table = list(table)
+        self._service = service or ServiceManager()
+        self._goes_on = goes_on
         self.timeouts = timeouts or Timeouts()
         self.place = RunPlace(str(run_dir.sockets), f"{run_dir.path.name}-{os.getpid()}", clock)
         jobs = [
@@ -107,6 +114,7 @@ class Supervisor:
         self.processes.start()
         try:
             self.coordinator.wait_ready(self.timeouts.ready_s, self._check_start)
+            self._service.ready(f"{len(self.table)} nodes are ready")
         except WiringError as error:
             raise RunError(f"the nodes do not fit together: {error}") from error
         except HandshakeError as error:
@@ -152,6 +160,8 @@ class Supervisor:
                 if fault is None:
                     fault, deadline_s = new, time.monotonic() + (BRAKE_S if truth is not None else BRAKE_BLIND_S)
                     fault_tick = truth.header.tick if truth is not None else 0
+                    if not self._goes_on or fault.node == OPERATOR:
+                        self._service.stopping(f"braking to a stop: {fault.node} {fault.text}")
                 if SOURCE in self.coordinator.dead:
                     break  # nothing is left that could brake
             if fault is not None:
@@ -163,6 +173,8 @@ class Supervisor:
                     break
             elif self._source_ended():
                 break
+            if fault is not None or self._all_heard():  # braking has a deadline
+                self._service.alive()
         end = "fault" if fault is not None else truth.end if truth is not None and truth.end else "source ended"
         last_tick = truth.header.tick if fault is None and truth is not None and truth.end else -1
         digests = self._end(end, last_tick, fault)
@@ -188,6 +200,7 @@ class Supervisor:
             self.coordinator.poll(POLL_S)
             if self._interrupts or time.monotonic() > deadline or set(self.processes.find_dead()) - self._spare:
                 return False
+            self._service.alive()
         return True
 
     def _reset(self, episode: Episode) -> Fault | None:
@@ -213,7 +226,9 @@ class Supervisor:
     def _check_alive(self) -> None:
         self._let_go_of_the_dead()
         dead = set(self.processes.find_dead()) - self.coordinator.dead
-        if dead:
+        if not dead:
+            self._service.alive()  # whoever waits here has a deadline
+        else:
             raise DeadNodeError(f"{', '.join(sorted(dead))} died")
         if self._interrupts > 1:
             raise DeadNodeError("interrupted")
@@ -227,6 +242,12 @@ class Supervisor:
             if received.node == SOURCE and health.state == "running":
                 steps, same = self._idle_steps
                 self._idle_steps = (health.steps, same + 1 if steps == health.steps else 0)
+
+    def _all_heard(self) -> bool:
+        """Whether every node on which the drive depends spoke a moment ago."""
+        now = time.monotonic()
+        vital = set(self.coordinator.alive) - self._spare
+        return all(now - self._heard_s.get(name, 0.0) < UNHEARD_S for name in vital)
 
     def _source_ended(self) -> bool:
         """Whether the source lives but steps no more: a video file that was played to its end."""

@@ -78,6 +78,7 @@ def test_runtime_modules_need_neither_simulation_nor_training() -> None:
         "visuomotor.deploy.runtime",
         "visuomotor.deploy.vehicle",
         "visuomotor.launch",
+        "visuomotor.launch.checks",
         "visuomotor.launch.evaluate",
         "visuomotor.launch.report",
     )

@@ -6,6 +6,7 @@ fit into the backlog is dropped and counted. A disk that is full ends the record
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import threading
@@ -119,7 +120,8 @@ class RecorderNode:
                 "dropped": dict(self.dropped),
                 "missed": dict(self.missed),
             }
-            Path(self._config.summary).write_text(json.dumps(counts, indent=1) + "\n")
+            with contextlib.suppress(OSError):  # a full disk: the supervisor says that there are no counts
+                Path(self._config.summary).write_text(json.dumps(counts, indent=1) + "\n")
 
 
 def create(config: dict[str, Any]) -> RecorderNode:

@@ -6,7 +6,7 @@ middle of the rightmost lane; ``assumed`` lists it, and every score and report o
 
 from __future__ import annotations
 
-import csv
+import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from visuomotor.control.action import CommandWatchdog
+from visuomotor.deploy.vehicle.csv_log import CsvLog
 from visuomotor.deploy.vehicle.source import VideoSource
 from visuomotor.messages.camera import CameraModel, load_camera
 from visuomotor.messages.node import Input, Inputs, Tick
@@ -59,6 +60,11 @@ class VehicleNode:
             f"route: straight, {self.lane_count} lanes of {self.lane_width_m:.1f} m, the car in the rightmost one",
             f"speed limit: {self.speed_limit_mps:.1f} m/s",
         ]
+
+    @property
+    def note(self) -> str:
+        """What ``node_health`` says of this node."""
+        return self.sink.note
 
     def warm_up(self) -> None:
         """Nothing to load; frames flow from the first step on."""
@@ -127,7 +133,8 @@ class VehicleNode:
                 "commands": self.sink.commands,
                 "assumed": self.assumed,
             }
-            self._summary.write_text(json.dumps(data, indent=1) + "\n")
+            with contextlib.suppress(OSError):  # a full disk
+                self._summary.write_text(json.dumps(data, indent=1) + "\n")
 
 
 class DryRunSink:
@@ -137,25 +144,27 @@ class DryRunSink:
 
     def __init__(self, path: Path | None) -> None:
         self.commands = 0
-        self._file = path.open("w", newline="") if path is not None else None
-        self._writer = csv.writer(self._file) if self._file is not None else None
-        if self._writer is not None:
-            self._writer.writerow(self.COLUMNS)
+        self._log = CsvLog(path, self.COLUMNS) if path is not None else None
+
+    @property
+    def note(self) -> str:
+        """Why the log has stopped; empty while it goes on."""
+        return self._log.note if self._log is not None else ""
 
     def write(
         self, tick: int, now_s: float, command: Command | None, acted: tuple[float, float], tripped: bool
     ) -> None:
         """One tick. ``origin``: command, hold (none came, the last one stands) or watchdog (braking)."""
         self.commands += command is not None
-        if self._writer is not None:
+        if self._log is not None:
             origin = "watchdog" if tripped else "command" if command is not None else "hold"
             causes = ";".join(command.causes) if command is not None else ""
-            self._writer.writerow([tick, f"{now_s:.3f}", f"{acted[0]:.4f}", f"{acted[1]:.5f}", origin, causes])
+            self._log.write([tick, f"{now_s:.3f}", f"{acted[0]:.4f}", f"{acted[1]:.5f}", origin, causes])
 
     def close(self) -> None:
         """Flush and close."""
-        if self._file is not None:
-            self._file.close()
+        if self._log is not None:
+            self._log.close()
 
 
 def fit_image(image: np.ndarray, camera: CameraModel) -> np.ndarray:

@@ -11,6 +11,7 @@ from visuomotor.launch.evaluate.score import percentiles
 from visuomotor.messages.schema import Trace
 
 SOURCE, SINK = "world", "guard"
+TICKS_KEPT = 20_000  # the newest ones: half an hour and 60 MB, of a run that may go on for months
 IDLE_STAGES = frozenset({"wait"})
 
 
@@ -26,7 +27,10 @@ class Stage(msgspec.Struct, frozen=True):
 
 
 class Latency:
-    """Collects traces; ticks of which the source or the sink is missing count as incomplete, not as zero."""
+    """Collects traces; ticks of which the source or the sink is missing count as incomplete, not as zero.
+
+    Of a long run the last ``TICKS_KEPT`` ticks are kept.
+    """
 
     def __init__(self, source: str = SOURCE, sink: str = SINK) -> None:
         self._source, self._sink = source, sink
@@ -36,6 +40,8 @@ class Latency:
         """Traces of any node and tick, in any order."""
         for trace in traces:
             rows = self._ticks[(trace.header.episode, trace.header.tick)]
+            if len(self._ticks) > TICKS_KEPT:
+                del self._ticks[next(iter(self._ticks))]
             rows.extend((trace.node, name, start, end) for name, start, end in trace.stages if name not in IDLE_STAGES)
 
     def _complete(self) -> list[tuple[int, int, list[tuple[str, str, int, int]]]]:

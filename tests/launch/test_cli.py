@@ -32,6 +32,10 @@ COMMANDS = [
     ["replay"],
     ["regress"],
     ["doctor"],
+    ["service", "install"],
+    ["service", "show"],
+    ["service", "status"],
+    ["service", "uninstall"],
 ]
 
 
@@ -64,6 +68,7 @@ def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixtur
         ([*DRIVE, "--inject", "guard=melt@3s"], "'melt@3s' in 'guard=melt@3s' is not understood"),
         ([*DRIVE, "--inject", "radar=kill@3s"], "no node 'radar'; expected one of world, perception, policy, guard"),
         ([*DRIVE, "--profile", "nowhere.yaml"], "nowhere.yaml: profile cannot be read (No such file or directory)"),
+        ([*DRIVE, "--keep", "everything"], "--keep: expected RUNS,SIZE,AGE as in 50,2GB,30d, got 'everything'"),
         ([*DRIVE, "--report", "/proc/report"], "--report: /proc/report cannot be made"),
         (["launch", "vehicle", "--camera", "nowhere.mp4"], "camera nowhere.mp4: no such file"),
         (["launch", "vehicle", "--camera", "87"], "camera 87: does not open"),

@@ -30,6 +30,7 @@ class ToyWorld:
         self.stop_at_rest = bool(config.get("stop_at_rest"))  # a car that stands ends the episode
         self.fail_at = config.get("fail_at")
         self.moving_file = config.get("moving_file")  # appears once the car has driven for a second
+        self.words = config.get("words")  # said at every step
         self.watchdog = CommandWatchdog()
 
     def warm_up(self) -> None:
@@ -41,6 +42,8 @@ class ToyWorld:
 
     def step(self, tick: Any, inputs: Any) -> dict[str, Any]:
         time.sleep(self.step_s)
+        if self.words:
+            print(self.words, flush=True)
         if self.fail_at is not None and tick.tick == self.fail_at:
             raise FloatingPointError("the road has a hole")
         if tick.tick > 0:
