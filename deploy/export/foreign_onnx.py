@@ -68,7 +68,8 @@ def read_foreign(path: Path) -> ForeignModel:
 
 
 def _name_type(value: onnx.ValueInfoProto) -> str:
-    return str(TensorProto.DataType.Name(value.type.tensor_type.elem_type)).lower()
+    kind = value.type.tensor_type.elem_type
+    return str(TensorProto.DataType.Name(kind)).lower() if kind in TensorProto.DataType.values() else f"type {kind}"
 
 
 def _load(path: Path) -> onnx.ModelProto:
