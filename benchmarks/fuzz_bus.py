@@ -37,7 +37,7 @@ ERROR_EVERY = 8  # of refused frames, one is decoded again for the words of its 
 HEARD_S = 20.0
 
 
-class Refused(ValueError):
+class RefusedError(ValueError):
     """What a target raises for an input that the code under test counted and dropped."""
 
 
@@ -171,7 +171,7 @@ class Wire:
 
     name = "wire"
     share = 900_000
-    refusals = (Refused,)
+    refusals = (RefusedError,)
     memory_mb = 64
     readers = (bus.Subscriber._read, frame.unpack_head, wire.decode, wire._array, wire.check_shape, wire.lookup)
 
@@ -196,16 +196,16 @@ class Wire:
                 wire.encode(received[0].service, message)
             return True
         if dropped["foreign"] > before[0]:
-            raise Refused("foreign")
+            raise RefusedError("foreign")
         if dropped["malformed"] > before[1]:
             self._refused += 1
             if self._refused % ERROR_EVERY:
-                raise Refused("")
+                raise RefusedError("")
             service = self._source.services[data[: frame.PREFIX_SIZE]]
             try:
                 wire.decode(service, memoryview(data)[frame.BODY_START :])
             except wire.WireError as error:
-                raise Refused(str(error)) from None
+                raise RefusedError(str(error)) from None
             raise AssertionError("counted as malformed, but decodes")
         return True  # a probe
 
@@ -221,7 +221,7 @@ class Sockets:
 
     name = "sockets"
     share = 30_000
-    refusals = (Refused,)
+    refusals = (RefusedError,)
     memory_mb = 128
     readers = (bus.Subscriber.poll, bus.Subscriber._read, bus.Subscriber.watch)
     services = ("command", "tracks", "operator", "node_health")
@@ -256,7 +256,7 @@ class Sockets:
         self._hostile.send_multipart(msgspec.msgpack.decode(data, type=list[bytes]))
         self._mark()
         if sum(self._subscriber.dropped.values()) > before:
-            raise Refused(", ".join(sorted(self._subscriber.dropped)))
+            raise RefusedError(", ".join(sorted(self._subscriber.dropped)))
         return True
 
     def _mark(self) -> None:
@@ -287,7 +287,7 @@ class Rendezvous:
 
     name = "rendezvous"
     share = 20_000
-    refusals = (Refused, WiringError)
+    refusals = (RefusedError, WiringError)
     memory_mb = 64
     readers = (rendezvous.Rendezvous.poll, rendezvous.Rendezvous._greet)
     nodes = ("world", "guard")
@@ -353,7 +353,7 @@ class Rendezvous:
             self._reopen()
             return True
         if len(answers) == 1 and b"Connected" not in data:
-            raise Refused("not one of ours")
+            raise RefusedError("not one of ours")
         return True
 
     def _reopen(self) -> None:

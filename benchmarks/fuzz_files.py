@@ -62,14 +62,14 @@ BOMBS = (
 )
 
 
-class Refused(ValueError):
+class RefusedError(ValueError):
     """What a target raises when the reader refused an input with an error of its own that names the file."""
 
 
 class _OfFile:
     """A reader of one file."""
 
-    refusals: tuple[type[Exception], ...] = (Refused,)
+    refusals: tuple[type[Exception], ...] = (RefusedError,)
     memory_mb = 192
     suffix = ""
 
@@ -86,7 +86,7 @@ class _OfFile:
                 raise AssertionError(f"not an error of ours: {type(error).__name__}: {error}") from error
             if not re.match(r"'?/\S+: ", str(error)):
                 raise AssertionError(f"does not name the file: {error}") from error
-            raise Refused(str(error)) from error
+            raise RefusedError(str(error)) from error
         return True
 
     def load(self, path: Path) -> None:
@@ -256,7 +256,7 @@ class Bundles(_OfFile):
         except bundle.BundleError as error:
             if "hostile" not in str(error):
                 raise AssertionError(f"does not name the file: {error}") from error
-            raise Refused(str(error)) from error
+            raise RefusedError(str(error)) from error
         return True
 
     def is_past_header(self, message: str) -> bool:
@@ -400,7 +400,7 @@ class Options:
 
     name = "options"
     share = 40_000
-    refusals = (Refused,)
+    refusals = (RefusedError,)
     memory_mb = 64
     readers = (seeds.parse_seeds, inject.parse_injections, inject._parse_fault)
     texts = ("0:100", "7:8", "guard=delay:80ms,drop:5%,freeze:1s@10s,kill@12s", "world=kill@4s", "guard=drop:100%")
@@ -431,7 +431,7 @@ class Options:
         except ValueError as error:
             if not str(error).startswith(("--seeds: ", "--inject: ")):
                 raise AssertionError(f"does not name the option: {error}") from error
-            raise Refused(str(error)) from error
+            raise RefusedError(str(error)) from error
         return True
 
     def is_past_header(self, message: str) -> bool:

@@ -189,12 +189,12 @@ def tokens_of(data: bytes) -> list[int]:
     return offsets
 
 
-MARKERS = tuple(
-    bytes.fromhex(text)
-    for text in "c0 c2 c3 c1 00 7f ff 80 81 8f 90 91 93 95 9f a0 a1 bf c400 c4ff c5ffff c6ffffffff ca7fc00000 cb7ff0000000000000 "
-    "cc80 cfffffffffffffffff d38000000000000000 d9ff daffff dbffffffff dcffff ddffffffff deffff dfffffffff d40100 d6ff00000000 "
-    "c70c05 c9ffffffff01".split()
-)
+_MARKERS = """
+c0 c2 c3 c1 00 7f ff 80 81 8f 90 91 93 95 9f a0 a1 bf c400 c4ff c5ffff c6ffffffff ca7fc00000 cb7ff0000000000000
+cc80 cfffffffffffffffff d38000000000000000 d9ff daffff dbffffffff dcffff ddffffffff deffff dfffffffff d40100
+d6ff00000000 c70c05 c9ffffffff01
+"""
+MARKERS = tuple(bytes.fromhex(text) for text in _MARKERS.split())
 
 
 def mutate_token(rng: np.random.Generator, data: bytes, tokens: list[int]) -> bytes:
