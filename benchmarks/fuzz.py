@@ -31,6 +31,7 @@ import numpy as np
 import psutil
 from fuzz_bus import Rendezvous, Sockets, Wire, normalise
 from fuzz_files import FILE_TARGETS
+from fuzz_record import RECORD_TARGETS
 
 from visuomotor.launch.evaluate.score import machine
 
@@ -57,7 +58,7 @@ class Target(Protocol):
     def close(self) -> None: ...
 
 
-TARGETS: dict[str, Any] = {kind.name: kind for kind in (Wire, Sockets, Rendezvous, *FILE_TARGETS)}
+TARGETS: dict[str, Any] = {kind.name: kind for kind in (Wire, Sockets, Rendezvous, *FILE_TARGETS, *RECORD_TARGETS)}
 
 
 def rng_of(name: str, seed: int, number: int) -> np.random.Generator:

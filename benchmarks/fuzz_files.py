@@ -136,7 +136,7 @@ class Profiles(_OfYaml):
     """Profiles of a run, with their calibrations."""
 
     name = "profile"
-    share = 6_000
+    share = 3_000
     readers = (profile.load_profile, profile._validate, profile.Profile._parts_fit, yaml_file.load_yaml)
     files = tuple(sorted(profile.PROFILES.glob("*.yaml")))
 
@@ -151,7 +151,7 @@ class Cameras(_OfYaml):
     """Calibrations."""
 
     name = "camera"
-    share = 10_000
+    share = 5_000
     readers = (camera.load_camera, yaml_file.load_yaml)
     files = tuple(sorted(profile.PROFILES.glob("*/camera_*.yaml")))
 
@@ -165,7 +165,7 @@ class Labels(_OfFile):
     """Label files and mapping files of foreign detectors."""
 
     name = "labels"
-    share = 10_000
+    share = 6_000
     readers = (detector_labels.read_labels, detector_labels.read_map, detector_labels._read)
     labels = "car\nbus\ntruck\nperson\nbicycle\ndog\n"
     mapping = "bus: truck\ndog: null\nperson: pedestrian\n"
