@@ -29,7 +29,7 @@ MAGIC_SIZE = 8
 
 
 class Recordings(_OfFile):
-    """MCAP files: records and chunks with lying lengths, bombs, damage behind a right checksum; then what is in them."""
+    """MCAP files: records and chunks with lying lengths, bombs, damage behind a right checksum."""
 
     name = "recording"
     share = 4_000
@@ -89,7 +89,7 @@ class Recordings(_OfFile):
         elif kind == 5:
             data = lie(rng, data)
         elif kind == 6:
-            data = bytes(pick(rng, (1 << 20, 40 << 20, 300 << 20))) if rng.integers(8) == 0 else bytes(1000)
+            data = bytes(pick(rng, (1 << 20, 31 << 20, 40 << 20))) if rng.integers(8) == 0 else bytes(1000)
         elif kind == 7:  # very many very small records
             small = pick(rng, (struct.pack("<BQ", 5, 22) + bytes(22), struct.pack("<BQ", 4, 16) + bytes(16)))
             data = small * int(pick(rng, (10, 1000, 300_000)))

@@ -101,7 +101,10 @@ def _dimensions(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:
 def _fixed_output(path: Path, proto: onnx.ModelProto, target: onnx.ValueInfoProto) -> tuple[int, ...]:
     shape = _dimensions(target)
     if not shape or any(isinstance(size, str) for size in shape):  # an exporter that did not write it down
-        inferred = onnx.shape_inference.infer_shapes(proto).graph.output[0]
+        try:
+            inferred = onnx.shape_inference.infer_shapes(proto).graph.output[0]
+        except onnx.shape_inference.InferenceError as error:
+            raise ForeignModelError(f"{path}: expected a graph whose shapes can be told: {error}") from error
         shape = _dimensions(inferred) or shape
     if not shape or any(isinstance(size, str) for size in shape):
         raise ForeignModelError(f"{path}: output {target.name}: expected a shape in numbers, got {shape}")
