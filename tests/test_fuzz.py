@@ -299,7 +299,7 @@ def test_a_jpeg_that_says_it_is_huge_is_refused_before_it_is_decoded() -> None:
     with pytest.raises(public.PublicFormError, match="a JPEG of 60000x60000: larger than a frame may be"):
         public.from_public("camera_front", huge, lossy=True)
     with pytest.raises(public.PublicFormError, match="expected a JPEG, got something else"):
-        public.from_public("camera_front", data[: at - 4], lossy=True)
+        public.from_public("camera_front", data.replace(b"\xff\xd8", b"\x89P", 1), lossy=True)
 
 
 @SMALL
