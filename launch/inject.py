@@ -16,7 +16,7 @@ from visuomotor.messages.node import Inputs, Node, Tick
 from visuomotor.messages.schema import Episode, Message
 
 FORM = "node=delay:80ms,drop:5%,freeze:1s@10s,kill@12s"
-_TIME = r"(\d+(?:\.\d+)?)(ms|s)"
+_TIME = r"(\d{1,9}(?:\.\d{1,9})?)(ms|s)"
 
 
 class Faults(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Literal
 
 import pydantic
-import yaml
 
 from visuomotor.messages.camera import load_camera
 from visuomotor.messages.services import SERVICES
+from visuomotor.messages.yaml_file import YamlError, load_yaml
 
 PROFILES = Path(__file__).parent / "profiles"
 BASELINE_POLICIES = ("idm", "random")
@@ -21,7 +21,7 @@ class ProfileError(ValueError):
 
 
 class _Strict(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Perception(_Strict):
@@ -170,15 +170,12 @@ def load_profile(path: str | Path) -> Profile:
     if file.name == str(path) and file.suffix in ("", ".yaml") and not file.exists():
         file = PROFILES / f"{file.stem}.yaml"
     try:
-        data = yaml.safe_load(file.read_text())
-    except (OSError, UnicodeDecodeError) as error:
+        data = load_yaml(file)
+    except OSError as error:
         shipped = ", ".join(sorted(p.stem for p in PROFILES.glob("*.yaml")))
-        reason = error.strerror if isinstance(error, OSError) else "not text"
-        raise ProfileError(f"{file}: profile cannot be read ({reason}); shipped: {shipped}") from error
-    except yaml.YAMLError as error:
-        place = getattr(error, "problem_mark", None)
-        line = f" in line {place.line + 1}" if place else ""
-        raise ProfileError(f"{file}: not valid YAML{line}: {getattr(error, 'problem', error)}") from error
+        raise ProfileError(f"{file}: profile cannot be read ({error.strerror}); shipped: {shipped}") from error
+    except YamlError as error:
+        raise ProfileError(str(error)) from error
     if not isinstance(data, dict):
         raise ProfileError(f"{file}: expected a mapping of keys, got {type(data).__name__}; is the file truncated?")
     profile = _validate({**data, "source": file.resolve()}, file)
@@ -196,6 +193,6 @@ def _validate(data: dict[str, object], file: Path) -> Profile:
         for item in error.errors():
             key = ".".join(str(part) for part in item["loc"])
             message = item["msg"].removeprefix("Value error, ")
-            got = "" if item["type"] in ("missing", "value_error") else f", got {item['input']!r}"
+            got = "" if item["type"] in ("missing", "value_error") else f", got {item['input']!r:.200}"
             problems.append(f"{key}: {message}{got}" if key else message)
         raise ProfileError(f"{file}: " + "; ".join(problems)) from error

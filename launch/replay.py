@@ -8,6 +8,7 @@ saw depended on the wall clock, so such a recording is replayed twice, with and 
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
-import pydantic
 
 from visuomotor.deploy.record.reader import Recording
 from visuomotor.launch.evaluate.difference import TopicDifference, compare
@@ -110,13 +110,13 @@ def recorded_profile(recording: Recording) -> Iterator[Profile]:
     with tempfile.TemporaryDirectory(prefix="visuomotor-replay-") as name:
         folder = Path(name)
         for file, data in recording.attachments.items():
-            if file == Path(file).name:
+            if re.fullmatch(r"[\w-]+\.(json|yaml)", file):
                 (folder / file).write_bytes(data)
         try:
             data = json.loads(recording.attachments[PROFILE_FILE])
             data["cameras"] = {camera: f"{camera}.yaml" for camera in data["cameras"]}
             profile = Profile.model_validate({**data, "source": folder / "profile.yaml"})
-        except (KeyError, TypeError, ValueError, pydantic.ValidationError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
             raise ValueError(f"{recording.path}: {PROFILE_FILE}: {error}") from error
         yield profile
 

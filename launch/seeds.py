@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+DIGITS_MAX = 18  # below 2**63
+
 
 def parse_seeds(text: str) -> range:
     """Half-open range "A:B" of seeds, both at least 0 and A < B. Raises ValueError that quotes the text otherwise."""
     first, colon, last = text.partition(":")
     if not colon or not first.isdecimal() or not last.isdecimal():
         raise ValueError(f"--seeds: expected A:B with integers A >= 0 and B > A, got {text!r}")
+    if max(len(first), len(last)) > DIGITS_MAX:
+        raise ValueError(f"--seeds: expected numbers of at most {DIGITS_MAX} digits, got {text[:40]!r}...")
     seeds = range(int(first), int(last))
     if not seeds:
         raise ValueError(f"--seeds: expected A:B with A < B (half-open), got {text!r}, which is empty")

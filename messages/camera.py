@@ -7,6 +7,7 @@ coefficients k1, k2, p1, p2, k3.
 
 from __future__ import annotations
 
+import sys
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,10 @@ from typing import Any
 import msgspec
 import numpy as np
 import yaml
+
+from visuomotor.messages.yaml_file import load_yaml
+
+SIDE_MAX_PX = 1 << 14
 
 
 class CameraModel(msgspec.Struct, frozen=True, kw_only=True, dict=True):
@@ -137,33 +142,39 @@ def load_camera(path: Path) -> CameraModel:
     Raises ValueError that names the file, the key and what was expected.
     """
     try:
-        data: Any = yaml.safe_load(path.read_text())
+        data: Any = load_yaml(path)
     except OSError as error:
         raise ValueError(f"{path}: calibration cannot be read ({error.strerror})") from error
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not valid YAML ({error})") from error
     if not isinstance(data, dict):
         raise ValueError(f"{path}: expected a camera_info mapping, got {type(data).__name__}")
 
-    def numbers(section: str, count: int) -> list[float]:
-        block = data.get(section)
-        values = block.get("data") if isinstance(block, dict) else None
-        if not isinstance(values, list) or len(values) != count or not np.all(np.isfinite(np.array(values, float))):
-            raise ValueError(f"{path}: {section}.data: expected {count} finite numbers, got {values!r}")
+    def numbers(key: str, values: Any, count: int) -> list[float]:
+        if not isinstance(values, list) or len(values) != count or not all(_is_finite(v) for v in values):
+            raise ValueError(f"{path}: {key}: expected {count} finite numbers, got {values!r:.200}")
         return [float(v) for v in values]
+
+    def section(key: str) -> dict[Any, Any]:
+        block = data.get(key) or {}
+        if not isinstance(block, dict):
+            raise ValueError(f"{path}: {key}: expected a mapping, got {block!r:.200}")
+        return block
 
     model = data.get("distortion_model", "plumb_bob")
     if model != "plumb_bob":
-        raise ValueError(f"{path}: distortion_model: expected 'plumb_bob', got {model!r}")
-    k = numbers("camera_matrix", 9)
-    mounting = data.get("mounting") or {}
+        raise ValueError(f"{path}: distortion_model: expected 'plumb_bob', got {model!r:.200}")
+    k = numbers("camera_matrix.data", section("camera_matrix").get("data"), 9)
+    mounting = section("mounting")
     for key in ("image_width", "image_height"):
-        if not isinstance(data.get(key), int) or data[key] <= 0:
-            raise ValueError(f"{path}: {key}: expected a positive integer, got {data.get(key)!r}")
+        if type(data.get(key)) is not int or not 1 <= data[key] <= SIDE_MAX_PX:
+            raise ValueError(f"{path}: {key}: expected an integer from 1 to {SIDE_MAX_PX}, got {data.get(key)!r:.200}")
     if k[0] <= 0 or k[4] <= 0:
         raise ValueError(f"{path}: camera_matrix.data: focal lengths must be positive, got {k[0]} and {k[4]}")
-    x, y, z = (float(v) for v in mounting.get("ego_position_m", (0.0, 0.0, 1.4)))
-    k1, k2, p1, p2, k3 = numbers("distortion_coefficients", 5)
+    x, y, z = numbers("mounting.ego_position_m", mounting.get("ego_position_m", [0.0, 0.0, 1.4]), 3)
+    yaw, pitch, roll = (
+        numbers(f"mounting.{key}", [mounting.get(key, 0.0)], 1)[0]
+        for key in ("ego_yaw_rad", "ego_pitch_rad", "ego_roll_rad")
+    )
+    k1, k2, p1, p2, k3 = numbers("distortion_coefficients.data", section("distortion_coefficients").get("data"), 5)
     return CameraModel(
         name=str(data.get("camera_name", path.stem)),
         width=data["image_width"],
@@ -174,7 +185,11 @@ def load_camera(path: Path) -> CameraModel:
         cy=k[5],
         distortion=(k1, k2, p1, p2, k3),
         ego_position_m=(x, y, z),
-        ego_yaw_rad=float(mounting.get("ego_yaw_rad", 0.0)),
-        ego_pitch_rad=float(mounting.get("ego_pitch_rad", 0.0)),
-        ego_roll_rad=float(mounting.get("ego_roll_rad", 0.0)),
+        ego_yaw_rad=yaw,
+        ego_pitch_rad=pitch,
+        ego_roll_rad=roll,
     )
+
+
+def _is_finite(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max

@@ -82,7 +82,7 @@ class Rendezvous:
             parts = self._socket.recv_multipart()
             try:
                 said = _FROM_NODE.decode(parts[-1])
-            except msgspec.MsgspecError:
+            except (msgspec.MsgspecError, ValueError, RecursionError):
                 continue  # not one of ours
             name = said.node.name if isinstance(said, _Hello) else said.name
             if name not in self.names:
@@ -91,7 +91,7 @@ class Rendezvous:
             self._route[name] = parts[0]
             if isinstance(said, _Hello):
                 self._greet(said.node)
-            else:
+            elif self.wiring is not None:  # nobody is connected before that
                 self._connected.add(name)
                 if self._gone:
                     self._answer(self._route[name], _Go())

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import yaml
-
 from visuomotor.deploy.export.foreign_onnx import ForeignModelError
 from visuomotor.messages.schema import CLASS_NAMES
+from visuomotor.messages.yaml_file import YamlError, load_yaml
 
 # COCO's names and those of Pascal VOC that some COCO files use; the task's own names mean themselves.
 DEFAULT_MAP: dict[str, str] = {
@@ -40,15 +39,17 @@ def read_labels(path: Path) -> tuple[str, ...]:
 def read_map(path: Path) -> dict[str, str | None]:
     """Mapping file: YAML of label -> class of the task, or null for a label that is to be left out."""
     try:
-        data = yaml.safe_load(_read(path))
-    except yaml.YAMLError as error:
-        raise ForeignModelError(f"{path}: not valid YAML ({str(error).splitlines()[0]})") from error
+        data = load_yaml(path)
+    except OSError as error:
+        raise ForeignModelError(f"{path}: cannot be read ({error.strerror})") from error
+    except YamlError as error:
+        raise ForeignModelError(str(error)) from error
     if not isinstance(data, dict) or not data:
-        raise ForeignModelError(f"{path}: expected a mapping of label to class, got {data!r}")
+        raise ForeignModelError(f"{path}: expected a mapping of label to class, got {data!r:.200}")
     for label, name in data.items():
         if name is not None and name not in CLASS_NAMES:
             expected = f"one of {', '.join(CLASS_NAMES)} or null"
-            raise ForeignModelError(f"{path}: {label}: expected {expected}, got {name!r}")
+            raise ForeignModelError(f"{path}: {label}: expected {expected}, got {name!r:.200}")
     return {str(label): name for label, name in data.items()}
 
 

@@ -68,7 +68,8 @@ def read_foreign(path: Path) -> ForeignModel:
 
 
 def _name_type(value: onnx.ValueInfoProto) -> str:
-    return str(TensorProto.DataType.Name(value.type.tensor_type.elem_type)).lower()
+    kind = value.type.tensor_type.elem_type
+    return str(TensorProto.DataType.Name(kind)).lower() if kind in TensorProto.DataType.values() else f"type {kind}"
 
 
 def _load(path: Path) -> onnx.ModelProto:
@@ -100,7 +101,10 @@ def _dimensions(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:
 def _fixed_output(path: Path, proto: onnx.ModelProto, target: onnx.ValueInfoProto) -> tuple[int, ...]:
     shape = _dimensions(target)
     if not shape or any(isinstance(size, str) for size in shape):  # an exporter that did not write it down
-        inferred = onnx.shape_inference.infer_shapes(proto).graph.output[0]
+        try:
+            inferred = onnx.shape_inference.infer_shapes(proto).graph.output[0]
+        except onnx.shape_inference.InferenceError as error:
+            raise ForeignModelError(f"{path}: expected a graph whose shapes can be told: {error}") from error
         shape = _dimensions(inferred) or shape
     if not shape or any(isinstance(size, str) for size in shape):
         raise ForeignModelError(f"{path}: output {target.name}: expected a shape in numbers, got {shape}")

@@ -8,6 +8,7 @@ writer checks each message, so that a lossless recording is lossless whatever wa
 from __future__ import annotations
 
 import math
+import struct
 from functools import cache
 from typing import Any, get_args, get_origin
 
@@ -23,6 +24,8 @@ from visuomotor.messages.wire import Buffer
 
 JPEG_QUALITY = 90
 ENCODING = "bgr8"
+ROOM_BYTES = 8 << 20  # what the public form may have beyond the largest message: integers take up to ten bytes
+JPEG_SIZES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # markers of ITU T.81 that a size follows
 
 
 class PublicFormError(ValueError):
@@ -167,6 +170,8 @@ def wire_body(service: str, data: bytes) -> bytes:
 
 
 def _parse(service: str, data: bytes, lossy: bool) -> Any:
+    if len(data) > SERVICES[service].max_bytes + ROOM_BYTES:
+        raise PublicFormError(f"{service}: expected at most {SERVICES[service].max_bytes + ROOM_BYTES} bytes, got more")
     public = message_class(schema_name(service, lossy))()
     try:
         public.ParseFromString(data)
@@ -189,6 +194,7 @@ def _from_parsed(service: str, public: Any) -> Message:
 
 def _image(public: Any) -> np.ndarray:
     if hasattr(public, "format"):
+        _check_jpeg(public.data)
         image = cv2.imdecode(np.frombuffer(public.data, np.uint8), cv2.IMREAD_COLOR)
         if image is None:
             raise PublicFormError("the JPEG cannot be decoded")
@@ -196,3 +202,16 @@ def _image(public: Any) -> np.ndarray:
     if public.encoding != ENCODING:
         raise PublicFormError(f"encoding: expected {ENCODING}, got {public.encoding!r}")
     return np.frombuffer(public.data, np.uint8).reshape(public.height, public.width, 3)
+
+
+def _check_jpeg(data: bytes) -> None:
+    """PublicFormError unless this is a JPEG of a size that a frame can have; the decoder makes room for any it says."""
+    at = 2
+    while data[:2] == b"\xff\xd8" and at + 9 <= len(data) and data[at] == 0xFF:
+        if data[at + 1] in JPEG_SIZES:
+            height, width = struct.unpack_from(">HH", data, at + 5)
+            if height * width * 3 > max(row.max_bytes for row in SERVICES.values()):
+                raise PublicFormError(f"a JPEG of {width}x{height}: larger than a frame may be")
+            return
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    raise PublicFormError("expected a JPEG, got something else")

@@ -1,7 +1,7 @@
 """Reads a recording in the order in which it was written, up to its end or to where it was cut.
 
 Only whole chunks whose checksum is right are returned; of what follows the reader says how many bytes are lost. Hostile
-bytes are refused or end the reading: never a crash, never more memory than ``RECORD_BYTES_MAX``.
+bytes are refused or end the reading: never a crash, never more memory than a few times ``RECORD_BYTES_MAX``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mcap.exceptions import McapError
 from mcap.opcode import Opcode
 from mcap.records import Attachment, Channel, Chunk, Metadata, Schema
 from mcap.records import Message as Record
-from mcap.stream_reader import breakup_chunk
+from mcap.stream_reader import breakup_chunk, get_chunk_data_stream
 from mcap.writer import MCAP0_MAGIC
 
 from visuomotor.deploy.record.descriptors import schema_name
@@ -29,7 +29,8 @@ from visuomotor.messages.schema import Header, Message
 from visuomotor.messages.services import SERVICES
 from visuomotor.messages.wire import schema_hash
 
-RECORD_BYTES_MAX = 256 << 20
+RECORD_BYTES_MAX = 32 << 20  # the writer closes a chunk behind the message that makes it 1 MiB, and frames have 16
+RECORDS_MAX = 1 << 16  # of one chunk; each costs some hundred bytes, however small it is
 _Contents = list[Schema | Channel | Record]  # of one chunk
 _FRAMING = struct.Struct("<BQ")  # opcode, length
 _DAMAGE = (
@@ -202,4 +203,17 @@ def _parse(opcode: int, content: bytes) -> Metadata | Attachment | _Contents | N
         raise ValueError("a chunk whose size is not what it says")
     if chunk.compression not in ("", "zstd"):
         raise ValueError(f"compression {chunk.compression!r}; expected zstd")
+    if _exceeds(chunk, RECORDS_MAX):
+        raise ValueError(f"a chunk of more than {RECORDS_MAX} records")
     return [r for r in breakup_chunk(chunk, validate_crc=True) if isinstance(r, (Schema, Channel, Record))]
+
+
+def _exceeds(chunk: Chunk, count: int) -> bool:
+    """Whether more records than ``count`` are in a chunk, by their lengths alone."""
+    stream, size = get_chunk_data_stream(chunk, validate_crc=True)
+    data, at = stream.read(size), 0
+    for _ in range(count):
+        if at + _FRAMING.size > len(data):
+            return False
+        at += _FRAMING.size + _FRAMING.unpack_from(data, at)[1]
+    return at < len(data)

@@ -5,13 +5,14 @@ Writing, reading and verifying such folders belongs here; running the model is `
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.util
 import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import msgspec
 
@@ -20,6 +21,7 @@ MODEL_FILE = "model.onnx"
 META_FILE = "bundle.json"
 REPORT_FILE = "report.md"
 WEIGHTS_FILE = "weights.safetensors"
+META_BYTES_MAX = 4 << 20
 
 Kind = Literal["detector", "forecaster", "policy"]
 
@@ -128,12 +130,15 @@ def load_bundle(path: str | Path, kind: Kind | None = None) -> Bundle:
     folder = find_bundle(path)
     meta_path = folder / META_FILE
     try:
-        data = meta_path.read_bytes()
+        with _open_regular(meta_path) as file:
+            data = file.read(META_BYTES_MAX + 1)
     except OSError as error:
         raise BundleError(f"{meta_path}: cannot be read ({error.strerror}); expected a bundle") from error
+    if len(data) > META_BYTES_MAX:
+        raise BundleError(f"{meta_path}: expected at most {META_BYTES_MAX} bytes, got more")
     try:
         meta = msgspec.json.decode(data, type=BundleMeta)
-    except msgspec.DecodeError as error:  # includes ValidationError
+    except (ValueError, RecursionError) as error:  # ValidationError, what is no text, what is nested too deep
         raise BundleError(f"{meta_path}: not a bundle description: {error}") from error
     if meta.format != FORMAT:
         raise BundleError(f"{meta_path}: format: expected {FORMAT}, got {meta.format}")
@@ -142,7 +147,7 @@ def load_bundle(path: str | Path, kind: Kind | None = None) -> Bundle:
     if MODEL_FILE not in meta.sha256:
         raise BundleError(f"{meta_path}: sha256: expected a hash of {MODEL_FILE}, got those of {sorted(meta.sha256)}")
     for name, expected in meta.sha256.items():
-        if Path(name).name != name:
+        if Path(name).name != name or name in ("", "..") or "\0" in name:
             raise BundleError(f"{meta_path}: sha256: expected file names of this folder, got {name!r}")
         try:
             found = _sha256(folder / name)
@@ -190,6 +195,13 @@ def _shipped_folder() -> Path | None:
     return Path(places[0]) if places else None
 
 
+def _open_regular(path: Path) -> BinaryIO:
+    """The file, opened; OSError for a pipe or a device, which may have no end."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "not a regular file")
+    return path.open("rb")
+
+
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with _open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

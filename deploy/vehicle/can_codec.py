@@ -7,6 +7,7 @@ CRC-8 (SAE J1850) over identifier and data. Bytes in, values out; sockets are in
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,9 @@ from cantools.database.can import Database, Message
 
 COUNTER, CHECKSUM = "Counter", "Checksum"
 COUNTER_VALUES = 15
+DBC_BYTES_MAX = 1 << 20
+FRAME_BYTES_MAX = 64  # of CAN FD
+_LENGTH = re.compile(r"\bBO_\s+\d+\s+(\w+)\s*:\s*(\d+)")
 SHIPPED_DBC = Path(__file__).with_name("car.dbc")
 
 
@@ -119,12 +123,15 @@ class CanCodec:
             if data[protection.checksum_byte] != _checksum(frame_id, zeroed):
                 raise _RefusedError("checksum")
         raw = definition.decode(bytes(data), decode_choices=False)
-        values = {key: float(value) for key, value in cast("dict[str, float]", raw).items()}
+        try:
+            values = {key: float(value) for key, value in cast("dict[str, float]", raw).items()}
+        except (OverflowError, ValueError) as error:  # a scale beyond what a float holds
+            raise _RefusedError("range") from error
         counter = values.pop(COUNTER, 0.0)
         values.pop(CHECKSUM, None)
         for key, value in values.items():
             low, high = self.signal_range(definition.name, key)
-            if not low <= value <= high:
+            if not (low <= value <= high and math.isfinite(value)):
                 raise _RefusedError("range")
         return Decoded(definition.name, values, self._lost(definition.name, int(counter)) if protection.counter else 0)
 
@@ -176,9 +183,18 @@ def _checksum(frame_id: int, data: bytearray) -> int:
 
 def _load(dbc: Path) -> Database:
     try:
-        database = cantools.database.load_file(str(dbc), database_format="dbc", strict=True)
-    except (OSError, UnicodeDecodeError) as error:
+        with dbc.open("rb") as file:
+            data = file.read(DBC_BYTES_MAX + 1)
+    except (OSError, ValueError) as error:
         raise CanError(f"{dbc}: cannot be read ({error}); expected a DBC file") from error
+    if len(data) > DBC_BYTES_MAX:
+        raise CanError(f"{dbc}: expected at most {DBC_BYTES_MAX} bytes, got more")
+    text = data.decode("cp1252", "replace")
+    for name, length in _LENGTH.findall(text):  # the library makes room for whatever length it is told
+        if len(length) > 3 or int(length) > FRAME_BYTES_MAX:
+            raise CanError(f"{dbc}: {name}: expected at most {FRAME_BYTES_MAX} bytes, got {length[:20]}")
+    try:
+        database = cantools.database.load_string(text, database_format="dbc", strict=True)
     except Exception as error:  # parse errors of the library have no common class
         raise CanError(f"{dbc}: not a usable DBC file: {error}") from error
     if not isinstance(database, Database) or not database.messages:

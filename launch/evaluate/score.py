@@ -66,7 +66,7 @@ def load_score(path: Path) -> Score:
         return msgspec.json.decode(path.read_bytes(), type=Score)
     except OSError as error:
         raise ValueError(f"{path}: score cannot be read ({error.strerror})") from error
-    except msgspec.DecodeError as error:
+    except (ValueError, RecursionError) as error:  # also what is no text, and what is nested too deep
         raise ValueError(f"{path}: not a score file ({error})") from error
 
 

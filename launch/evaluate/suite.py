@@ -137,14 +137,17 @@ def _finished(progress: Path, run: SuiteRun) -> dict[int, dict[str, Any]]:
         progress.parent.mkdir(parents=True, exist_ok=True)
         progress.write_text(json.dumps({"run": identity}) + "\n")
         return {}
-    lines = progress.read_text().splitlines()
     try:
+        lines = progress.read_text().splitlines()
         first = json.loads(lines[0]) if lines else {}
         rows = [json.loads(line) for line in lines[1:]]
-    except json.JSONDecodeError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{progress}: not a progress file ({error}); remove it to start anew") from error
-    if first.get("run") != identity:
+    if not isinstance(first, dict) or first.get("run") != identity:
         raise ValueError(f"{progress}: holds episodes of another configuration; remove it or choose another file")
+    for number, row in enumerate(rows, 2):
+        if not isinstance(row, dict) or type(row.get("seed")) is not int:
+            raise ValueError(f"{progress}: line {number}: expected an episode with its seed; remove it to start anew")
     return {row["seed"]: row for row in rows}
 
 
