@@ -26,6 +26,7 @@ from visuomotor.launch.cli_options import (
     Inject,
     JsonFile,
     Lossy,
+    MaxDuration,
     PerceptionMode,
     Policy,
     ProfileFile,
@@ -76,6 +77,7 @@ def launch_drive(
     forecaster: Forecaster = None,
     guard: Guard = True,
     device: Device = None,
+    max_duration: MaxDuration = None,
     report: Report = None,
     record: Record = None,
     lossy: Lossy = False,
@@ -99,6 +101,7 @@ def launch_drive(
         forecaster=forecaster,
         guard=None if guard else False,
         device=device and device.value,
+        max_duration_s=max_duration,
     )
     return run.launch(
         chosen,
@@ -125,6 +128,7 @@ def launch_vehicle(
     detector: Detector = None,
     forecaster: Forecaster = None,
     device: Device = None,
+    max_duration: MaxDuration = None,
     report: Report = None,
     record: Record = None,
     lossy: Lossy = False,
@@ -143,7 +147,13 @@ def launch_vehicle(
     from visuomotor.launch.profile import load_profile
 
     base = load_profile(profile or "vehicle-video")
-    chosen = base.override(policy=policy, detector=detector, forecaster=forecaster, device=device and device.value)
+    chosen = base.override(
+        policy=policy,
+        detector=detector,
+        forecaster=forecaster,
+        device=device and device.value,
+        max_duration_s=max_duration,
+    )
     if chosen.task == "vehicle":
         if camera is None or seed is not None:
             raise ValueError(f"{chosen.source.name}: expected --camera FILE|INDEX|ADDRESS and no --seed")

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from visuomotor.deploy.runtime.bundle import Bundle, Kind, load_bundle
 from visuomotor.deploy.runtime.device import check_device
 from visuomotor.launch.collector import RunCollector
 from visuomotor.launch.evaluate.score import Score, provenance
-from visuomotor.launch.inject import parse_injections
+from visuomotor.launch.inject import Injection, parse_injections
 from visuomotor.launch.live_table import LiveTable
 from visuomotor.launch.process_table import make_table
 from visuomotor.launch.profile import BASELINE_FORECASTERS, BASELINE_POLICIES, Profile
@@ -28,6 +28,7 @@ from visuomotor.messages.camera import CameraModel, load_camera
 from visuomotor.messages.digest import episode_digest
 from visuomotor.messages.run_directory import RunDirectory
 from visuomotor.messages.schema import Episode, NodeHealth, Truth
+from visuomotor.messages.services import CONTROL_RATE_HZ
 
 WATCHED = ("truth", "command", "policy_command", "vehicle_state", "route", "tracks", "forecast", "detections")
 
@@ -52,8 +53,10 @@ def launch(profile: Profile, options: Options) -> int:
     bundles = check_bundles(profile)
     cameras = {name: load_camera(Path(f)) for name, f in zip(profile.cameras, profile.camera_files, strict=True)}
     wants_frames = options.report is not None or options.view
-    recorder = () if options.record is None else (RECORDER,)
-    parse_injections(options.inject, [*(spec.name for spec in make_table(profile)), *recorder])
+    sends: dict[str, tuple[str, ...]] = {spec.name: spec.outputs for spec in make_table(profile)}
+    if options.record is not None:
+        sends[RECORDER] = ()
+    faults = parse_injections(options.inject, sends)
     _make_folders(options)
     check_recording(options.record, options.lossy)
     view = _open_view() if options.view else None
@@ -65,7 +68,6 @@ def launch(profile: Profile, options: Options) -> int:
         if options.record is not None:
             facts = describe_run(profile, options.seeds, options.camera, bundles)
             table.append(make_recorder(table, profile, options.record, options.lossy, facts, run_dir.path))
-        faults = parse_injections(options.inject, [spec.name for spec in table])
         frames = tuple(cameras) if wants_frames else ()
         collector = RunCollector([spec.name for spec in table], capture=options.report is not None, view=view)
         supervisor = Supervisor(
@@ -83,7 +85,7 @@ def launch(profile: Profile, options: Options) -> int:
             live.say(f"{title}; starting {len(table)} nodes, logs in {run_dir.path}")
             supervisor.start()
             for index, seed in enumerate(options.seeds):
-                row, outcome = _run_episode(profile, supervisor, collector, live, index, seed)
+                row, outcome = _run_episode(profile, supervisor, collector, live, index, seed, faults)
                 rows.append(row)
                 if outcome.fault is not None:
                     fault = outcome.fault
@@ -95,13 +97,15 @@ def launch(profile: Profile, options: Options) -> int:
         if profile.task == "vehicle":
             _add_vehicle_counts(rows, run_dir.path)
         score = make_score(profile, collector, rows, bundles, faults)
-        _write(score, collector, cameras, options, run_dir.path)
+        unwritten = _write(score, collector, cameras, options, run_dir.path)
         print_result(score)
         if fault is not None:
             stood = "the car was braked to a stop" if rows[-1]["braked_to_stop"] else "the car was not seen to stop"
             where = f"log: {supervisor.processes.log_path(fault.node)}" if fault.node in collector.nodes else ""
             sys.stderr.write(f"visuomotor: fault: {fault.node} {fault.text}; {stood}. {where}\n")
-        return 0 if fault is None else 1
+        for complaint in unwritten:
+            sys.stderr.write(f"visuomotor: {complaint}\n")
+        return 0 if fault is None and not unwritten else 1
 
 
 def _make_folders(options: Options) -> None:
@@ -127,7 +131,13 @@ def check_bundles(profile: Profile) -> dict[str, Bundle]:
 
 
 def _run_episode(
-    profile: Profile, supervisor: Supervisor, collector: RunCollector, live: LiveTable, index: int, seed: int
+    profile: Profile,
+    supervisor: Supervisor,
+    collector: RunCollector,
+    live: LiveTable,
+    index: int,
+    seed: int,
+    faults: Mapping[str, Sequence[Injection]],
 ) -> tuple[dict[str, Any], Outcome]:
     episode = Episode(
         phase="reset", index=index, task=profile.task, suite=profile.suite, split=profile.split, seed=seed
@@ -136,15 +146,22 @@ def _run_episode(
     live.truth = None
 
     told: set[str] = set()
+    pending = [(node, fault) for node, each in faults.items() for fault in each]
+    begun: list[dict[str, Any]] = []
 
     def on_message(received: Received) -> None:
         collector.add(received)
-        if received.node == RECORDER and isinstance(received.message, NodeHealth):
+        if isinstance(received.message, NodeHealth):
             for note in {received.message.text} - told - {""}:
                 told.add(note)
-                live.say(note)
+                live.say(f"{received.node}: {note}")
         if isinstance(received.message, Truth):
             live.truth = received.message
+            now_s = received.message.header.tick / CONTROL_RATE_HZ
+            for node, fault in [(node, fault) for node, fault in pending if fault.start_s <= now_s]:
+                pending.remove((node, fault))
+                speed_mps = received.message.speed_mps
+                begun.append({"node": node, "fault": fault.text, "at_s": fault.start_s, "speed_mps": speed_mps})
         live.update()
 
     outcome = supervisor.run_episode(episode, on_message)
@@ -154,6 +171,8 @@ def _run_episode(
         row = _vehicle_row(row, outcome)
     if outcome.fault is not None:
         row |= {"fault_node": outcome.fault.node, "fault": outcome.fault.text, "braked_to_stop": outcome.stopped}
+    if begun:
+        row["injected"] = begun
     row["topic_digests"] = outcome.topic_digests
     row["digest"] = episode_digest(outcome.topic_digests) if outcome.topic_digests else ""
     live.say(f"seed {seed}: {row['end']}, {row['duration_s']:.1f} s")
@@ -208,17 +227,27 @@ def make_score(
 
 def _write(
     score: Score, collector: RunCollector, cameras: Mapping[str, CameraModel], options: Options, run_dir: Path
-) -> None:
-    score.save(run_dir / "score.json")
-    if options.json_file is not None:
-        score.save(options.json_file)
+) -> list[str]:
+    """Write all that was asked for; returns a complaint about each thing that the disk did not take."""
+    complaints = []
+
+    def attempt(path: Path, write: Callable[[], object]) -> None:
+        try:
+            write()
+        except OSError as error:
+            complaints.append(f"{path}: cannot be written ({error.strerror})")
+
+    for path in (run_dir / "score.json", *([options.json_file] if options.json_file is not None else [])):
+        attempt(path, lambda path=path: score.save(path))  # type: ignore[misc]
     if options.report is not None:
         from visuomotor.launch.report.page import write_report
 
-        page = write_report(
-            options.report, score, collector.captures, cameras, command=" ".join(["visuomotor", *sys.argv[1:]])
-        )
-        sys.stderr.write(f"report: {page}\n")
+        command = " ".join(["visuomotor", *sys.argv[1:]])
+        folder = options.report
+        attempt(folder, lambda: write_report(folder, score, collector.captures, cameras, command=command))
+        if not complaints:
+            sys.stderr.write(f"report: {folder / 'report.html'}\n")
+    return complaints
 
 
 def _open_view() -> Any:

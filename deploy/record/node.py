@@ -6,6 +6,7 @@ fit into the backlog is dropped and counted. A disk that is full ends the record
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import threading
@@ -103,9 +104,10 @@ class RecorderNode:
         except Exception as error:  # whatever it is: the drive goes on without a recording
             reason = error.strerror if isinstance(error, OSError) and error.strerror else repr(error)
             self.note = f"recording stopped: {self._config.file}: {reason}; what was written before is kept"
-            sys.stderr.write(self.note + "\n")
             self._backlog.close(discard=True)
             self._writer.abandon()
+            with contextlib.suppress(OSError):  # the log may be on the same disk
+                sys.stderr.write(self.note + "\n")
 
     def close(self) -> None:
         """Write what waits, finish the file, and write beside the logs what was counted."""
@@ -119,7 +121,8 @@ class RecorderNode:
                 "dropped": dict(self.dropped),
                 "missed": dict(self.missed),
             }
-            Path(self._config.summary).write_text(json.dumps(counts, indent=1) + "\n")
+            with contextlib.suppress(OSError):  # it may be on a full disk, too
+                Path(self._config.summary).write_text(json.dumps(counts, indent=1) + "\n")
 
 
 def create(config: dict[str, Any]) -> RecorderNode:
