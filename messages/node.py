@@ -30,8 +30,8 @@ class Sample(msgspec.Struct):
     """The newest message of one input as a step sees it.
 
     ``message`` is None before the first one, when it is older than the service's ``max_age_s`` (services on event do
-    not age) or from the future, and in lockstep when its publisher has sent nothing at this tick. ``messages`` are all that arrived
-    since the last step, oldest first: more than one for services whose queue is ``all``.
+    not age) or from the future, and in lockstep when its publisher has sent nothing at this tick. ``messages`` are all
+    that arrived since the last step, oldest first: more than one for services whose queue is ``all``.
     """
 
     message: Message | None = None
