@@ -388,13 +388,17 @@ def draw_table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def with_table(page: str, result: dict[str, Any]) -> str:
+    """The page with the table of a result in its place."""
+    before, _, rest = page.partition(BEGIN)
+    return f"{before}{BEGIN}\n\n{draw_table(result)}\n\n{END}{rest.partition(END)[2]}"
+
+
 def write() -> None:
     """The result file and the page's table from all records."""
     result = summarise()
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
-    if PAGE.exists():
-        before, _, rest = PAGE.read_text().partition(BEGIN)
-        PAGE.write_text(f"{before}{BEGIN}\n\n{draw_table(result)}\n\n{END}{rest.partition(END)[2]}")
+    PAGE.write_text(with_table(PAGE.read_text(), result))
 
 
 def main() -> None:
@@ -406,7 +410,12 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--again", action="store_true", help="drive also what was driven already")
     parser.add_argument("--table", action="store_true", help="drive nothing")
+    parser.add_argument("--check", action="store_true", help="only whether the page shows the result file's table")
     options = parser.parse_args()
+    if options.check:
+        page = PAGE.read_text()
+        same = page == with_table(page, json.loads(RESULT.read_text()))
+        parser.exit(0) if same else parser.exit(1, f"{PAGE}: not the table of {RESULT}; run with --table\n")
     if unknown := sorted(set(options.rows.split(",")) - set(BY_NAME)):
         parser.error(f"--rows: no {', '.join(unknown)}; expected some of {', '.join(BY_NAME)}")
     rows = [row for row in ROWS if row.name in options.rows.split(",")]

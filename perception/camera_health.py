@@ -37,10 +37,10 @@ class CameraHealth:
             self._same += 1
         self._last = image
         self._dark = self._dark + 1 if _is_dark(few) else 0
-        if self._same >= FRAMES:
-            self.fault = "is stuck: its frames do not change, though the car moves"
-        elif self._dark >= FRAMES:
+        if self._dark >= FRAMES:
             self.fault = "is dark: its frames show nothing"
+        elif self._same >= FRAMES:
+            self.fault = "is stuck: its frames do not change, though the car moves"
         else:
             self.fault = ""
         return self.fault
