@@ -105,7 +105,7 @@ def describe_recording(run_dir: Path, record: Path, lost: str) -> str:
     """One line on how the recording went: its size, what is missing in it, and why."""
     size = record.stat().st_size / 1e6 if record.exists() else 0.0
     summary = run_dir / SUMMARY_FILE
-    if lost or not summary.exists():
+    if lost or not summary.exists() or not summary.stat().st_size:
         return f"recording: {record}, {size:.1f} MB, cut: the recorder {lost or 'did not finish'}"
     counts: dict[str, Any] = json.loads(summary.read_text())
     text = f"recording: {record}, {counts['messages']} messages, {size:.1f} MB"
