@@ -79,8 +79,9 @@ class FaultyNode:
         link = getattr(self._node, "link", None)
         if link is None:
             raise ValueError(f"--inject: can:{fault.target}: node {self.name} is on no CAN bus")
-        link.transmit = BadFrames(link.transmit, fault.target)
-        return link.transmit  # type: ignore[no-any-return]
+        frames = BadFrames(link.transmit, fault.target)
+        link.transmit = frames
+        return frames
 
     def _forget(self) -> None:
         self._start_ns: int | None = None
