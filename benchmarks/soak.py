@@ -3,7 +3,7 @@
     python benchmarks/soak.py [--minutes 30] [--every 5] [--record] [--policy idm] [--json FILE] [--plot FILE]
 
 The shipped graph through the launcher's own code, this process in the supervisor's place. Every few seconds: resident
-and proportional memory, descriptors and threads of each process, and from the bus the age at which messages reach the
+and own memory, descriptors and threads of each process, and from the bus the age at which messages reach the
 supervisor and each node's inputs: where a queue grows, they grow older. Slopes are least squares after the warm-up,
 with 95 % intervals for as many independent samples as the residuals' autocorrelation leaves. The committed result is
 benchmarks/results/soak.json.
@@ -39,7 +39,7 @@ WARM_UP_MIN = 5.0
 SLOPE_BAR_MB_PER_MIN = 1.0
 RATE_BAR_HZ = 9.8  # of the 10 Hz services
 AGE_BAR_MS = 5.0  # by which the median age of messages may be higher at the end than at the beginning
-SERVICES = ("camera_front", "tracks", "policy_command", "command")
+SERVICES = ("truth", "vehicle_state", "tracks", "policy_command", "command")
 FIRST_SEED = 2000  # of the evaluation split, beyond those measured or tuned on
 
 
@@ -86,7 +86,7 @@ class Watch:
             memory = process.memory_full_info()
             seen[name] = {
                 "rss_mb": round(memory.rss / 1e6, 2),
-                "pss_mb": round(memory.pss / 1e6, 2),
+                "uss_mb": round(memory.uss / 1e6, 2),  # its own: what others share with it comes and goes with them
                 "descriptors": process.num_fds(),
                 "threads": process.num_threads(),
             }
@@ -125,9 +125,9 @@ def summarise(watch: Watch, minutes: float) -> dict[str, Any]:
     samples = [s for s in watch.samples if s["t_s"] >= warm_s]
     names = list(samples[0]["processes"])
     t_min = np.array([s["t_s"] for s in samples]) / 60.0
-    each = {n: np.array([[s["processes"][n][k] for k in ("rss_mb", "pss_mb")] for s in samples]) for n in names}
+    each = {n: np.array([[s["processes"][n][k] for k in ("rss_mb", "uss_mb")] for s in samples]) for n in names}
     memory = {
-        n: {"rss_mb": float(v[-1, 0]), "pss_mb": float(v[-1, 1]), "pss_mb_slope": slope(t_min, v[:, 1])}
+        n: {"rss_mb": float(v[-1, 0]), "uss_mb": float(v[-1, 1]), "uss_mb_slope": slope(t_min, v[:, 1])}
         for n, v in each.items()
     }
     total = slope(t_min, sum(v[:, 1] for v in each.values()))
@@ -159,7 +159,7 @@ def summarise(watch: Watch, minutes: float) -> dict[str, Any]:
         "warm_up_min": round(warm_s / 60.0, 2),
         "episodes": len(watch.collector.episodes),
         "memory": memory,
-        "total_pss_mb_slope": total,
+        "total_uss_mb_slope": total,
         "rates_hz": rates,
         "age_ms": ages,
         "counts_first_and_last_third": counts,
@@ -184,10 +184,10 @@ def draw(result: dict[str, Any], file: Path) -> None:
     figure, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
     t_min = [s["t_s"] / 60.0 for s in result["samples"]]
     for name in result["memory"]:
-        axes.plot(t_min, [s["processes"].get(name, {}).get("pss_mb", np.nan) for s in result["samples"]], label=name)
+        axes.plot(t_min, [s["processes"].get(name, {}).get("uss_mb", np.nan) for s in result["samples"]], label=name)
     axes.axvline(result["warm_up_min"], color="0.7", linewidth=1)
-    axes.set(xlabel="minutes", ylabel="memory (PSS), MB", ylim=(0, None))
-    axes.legend(ncols=3, fontsize="small")
+    axes.set(xlabel="minutes", ylabel="own memory (USS), MB", ylim=(0, None))
+    figure.legend(loc="outside upper center", ncols=6, fontsize="small", frameon=False)
     figure.savefig(file, dpi=110)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -22,10 +23,10 @@ class DriveMetrics:
     """Accumulates one episode; feed every tick's messages, then read ``result``."""
 
     def __init__(self) -> None:
-        self._tick: list[int] = []
-        self._speed: list[float] = []
-        self._acceleration: list[float] = []
-        self._lateral: list[float] = []
+        self._tick = array("l")  # compact: a run may have thousands of episodes
+        self._speed = array("d")
+        self._acceleration = array("d")
+        self._lateral = array("d")
         self._min_ttc_s = TTC_HORIZON_S
         self._causes: Counter[str] = Counter()
         self._guard_ticks = 0
