@@ -182,6 +182,7 @@ class CommandWatchdog:
         if command is not None and all(math.isfinite(value) for value in command):
             self._since_s = now_s
             self._acceleration_mps2, self._steering_angle_rad = command
+        self._since_s = min(self._since_s, now_s)  # a clock that was set back must not lengthen the hold
         self.tripped = now_s - self._since_s > self.hold_s + 1e-9
         if self.tripped:
             return self.braking_mps2, self._steering_angle_rad

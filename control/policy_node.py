@@ -32,7 +32,7 @@ class PolicyNode:
     period_s: float | None = None
 
     def __init__(self, policy: Policy) -> None:
-        self._policy = policy
+        self.policy = policy
         self.provider = policy.provider
         self._forget()
 
@@ -44,12 +44,12 @@ class PolicyNode:
         """Decide once on an empty road, so that the first step is as fast as the rest."""
         straight = np.stack([np.arange(-40.0, 122.0, 2.0), np.zeros(81)], axis=1).astype(np.float32)
         inputs = inputs_from_messages(VehicleState(), Route(odom_reference_m=straight), None, None)
-        decode(self._policy.act(inputs), inputs)
+        decode(self.policy.act(inputs), inputs)
         self.reset(Episode(phase="reset"))
 
     def reset(self, episode: Episode) -> None:
         """Forget the last episode."""
-        self._policy.reset(episode)
+        self.policy.reset(episode)
         self._forget()
 
     def step(self, tick: Tick, inputs: Inputs) -> Mapping[str, Message]:
@@ -60,7 +60,7 @@ class PolicyNode:
             return {}
         tracks = inputs.get_message("tracks", Tracks)
         driving = inputs_from_messages(vehicle, route, tracks, inputs.get_message("forecast", Forecast), self._action)
-        action = self._policy.act(driving)
+        action = self.policy.act(driving)
         finite = bool(np.isfinite(action).all())
         action = np.clip(np.nan_to_num(action), -1.0, 1.0)
         acceleration, angle = decode(action, driving)

@@ -27,6 +27,7 @@ from visuomotor.launch.cli_options import (
     JsonFile,
     KeepRuns,
     Lossy,
+    MaxDuration,
     PerceptionMode,
     Policy,
     ProfileFile,
@@ -78,6 +79,7 @@ def launch_drive(
     forecaster: Forecaster = None,
     guard: Guard = True,
     device: Device = None,
+    max_duration: MaxDuration = None,
     report: Report = None,
     record: Record = None,
     lossy: Lossy = False,
@@ -103,6 +105,7 @@ def launch_drive(
         forecaster=forecaster,
         guard=None if guard else False,
         device=device and device.value,
+        max_duration_s=max_duration,
     )
     return run.launch(
         chosen,
@@ -130,6 +133,7 @@ def launch_vehicle(
     detector: Detector = None,
     forecaster: Forecaster = None,
     device: Device = None,
+    max_duration: MaxDuration = None,
     report: Report = None,
     record: Record = None,
     lossy: Lossy = False,
@@ -150,7 +154,13 @@ def launch_vehicle(
     from visuomotor.launch.run_folders import parse_keep
 
     base = load_profile(profile or "vehicle-video")
-    chosen = base.override(policy=policy, detector=detector, forecaster=forecaster, device=device and device.value)
+    chosen = base.override(
+        policy=policy,
+        detector=detector,
+        forecaster=forecaster,
+        device=device and device.value,
+        max_duration_s=max_duration,
+    )
     if chosen.task == "vehicle":
         if camera is None or seed is not None:
             raise ValueError(f"{chosen.source.name}: expected --camera FILE|INDEX|ADDRESS and no --seed")

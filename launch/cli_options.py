@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from visuomotor.launch.inject import HELP
+
 PLAIN: dict[str, Any] = {"pretty_exceptions_enable": False, "rich_markup_mode": None, "no_args_is_help": True}
 
 
@@ -61,6 +63,10 @@ KeepRuns = Annotated[
     str | None,
     typer.Option("--keep", metavar="RUNS,SIZE,AGE", help="Remove older folders in runs/, as in 50,2GB,30d."),
 ]
+MaxDuration = Annotated[
+    float | None,
+    typer.Option(metavar="SECONDS", help="End an episode after so long at the latest, as a timeout."),
+]
 Report = Annotated[Path | None, typer.Option(metavar="DIR", help="Write score.json, report.html and a video here.")]
 Record = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Record every message into this MCAP file, frames lossless.")
@@ -69,5 +75,5 @@ Lossy = Annotated[bool, typer.Option("--lossy", help="With --record: frames as J
 View = Annotated[bool, typer.Option("--view", help="Show cameras, tracks and forecasts live in Rerun's viewer.")]
 Inject = Annotated[
     list[str] | None,
-    typer.Option(metavar="SPEC", help="Faults: node=delay:80ms,drop:5%,freeze:1s@10s,kill@12s (repeatable)."),
+    typer.Option(metavar="SPEC", help=HELP),
 ]

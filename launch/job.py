@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from visuomotor.launch.inject import Faults
+from visuomotor.launch.inject import Injection
 from visuomotor.launch.process_table import NodeSpec
 from visuomotor.messages.wiring import RunPlace
 
@@ -19,7 +19,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     run_dir: str
     parent_pid: int
     join_timeout_s: float
-    faults: Faults | None = None
+    faults: tuple[Injection, ...] = ()
 
     @property
     def job_path(self) -> Path:

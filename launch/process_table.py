@@ -88,6 +88,7 @@ def _make_world(profile: Profile, frames: tuple[str, ...]) -> NodeSpec:
         "split": profile.split,
         "cameras": profile.camera_files,
         "render": bool(frames),
+        **_limit(profile),
     }
     if profile.can is not None:
         can = profile.can.model_dump()
@@ -105,6 +106,10 @@ def _make_world(profile: Profile, frames: tuple[str, ...]) -> NodeSpec:
         inputs=("command",),
         outputs=(*frames, "vehicle_state", "route", "truth"),
     )
+
+
+def _limit(profile: Profile) -> dict[str, float]:
+    return {} if profile.max_duration_s is None else {"max_duration_s": profile.max_duration_s}
 
 
 def _make_can_vehicle(can: CanBus) -> NodeSpec:
@@ -127,6 +132,7 @@ def _make_vehicle(profile: Profile, camera: str, run_dir: str) -> NodeSpec:
             "calibration": profile.camera_files[0],
             "vehicle": profile.vehicle.model_dump(),
             "commands": f"{run_dir}/commands.csv" if run_dir else "",
+            **_limit(profile),
         },
         inputs=("command",),
         outputs=(*profile.cameras, "vehicle_state", "route"),

@@ -87,6 +87,7 @@ class Profile(_Strict):
     device: Literal["auto", "cpu", "cuda", "tensorrt"] = "auto"
     threads: int = pydantic.Field(1, ge=1, le=64)
     restart: Literal["never", "between_episodes"] = "never"  # of nodes that died; a fault stays a fault
+    max_duration_s: float | None = pydantic.Field(default=None, gt=0.0)  # of an episode; then it ends as a timeout
     vehicle: AssumedVehicle | None = None
     can: CanBus | None = None
     timeouts: Timeouts = Timeouts()

@@ -19,7 +19,7 @@ from visuomotor.deploy.runtime.device import check_device
 from visuomotor.launch.collector import RunCollector
 from visuomotor.launch.disk import DiskWatch, explain_disk_error
 from visuomotor.launch.evaluate.score import Score, provenance
-from visuomotor.launch.inject import parse_injections
+from visuomotor.launch.inject import Injection, parse_injections
 from visuomotor.launch.live_table import LiveTable
 from visuomotor.launch.notify import find_service_manager
 from visuomotor.launch.output import lossy_output
@@ -34,6 +34,7 @@ from visuomotor.messages.camera import CameraModel, load_camera
 from visuomotor.messages.digest import episode_digest
 from visuomotor.messages.run_directory import RunDirectory
 from visuomotor.messages.schema import Episode, NodeHealth, Truth
+from visuomotor.messages.services import CONTROL_RATE_HZ
 
 RUNS = Path("runs")
 WATCHED = ("truth", "command", "policy_command", "vehicle_state", "route", "tracks", "forecast", "detections")
@@ -60,8 +61,10 @@ def launch(profile: Profile, options: Options) -> int:
     bundles = check_bundles(profile)
     cameras = {name: load_camera(Path(f)) for name, f in zip(profile.cameras, profile.camera_files, strict=True)}
     wants_frames = options.report is not None or options.view
-    recorder = () if options.record is None else (RECORDER,)
-    parse_injections(options.inject, [*(spec.name for spec in make_table(profile)), *recorder])
+    sends: dict[str, tuple[str, ...]] = {spec.name: spec.outputs for spec in make_table(profile)}
+    if options.record is not None:
+        sends[RECORDER] = ()
+    faults = parse_injections(options.inject, sends)
     _make_folders(options)
     check_recording(options.record, options.lossy)
     view = _open_view() if options.view else None
@@ -78,7 +81,6 @@ def launch(profile: Profile, options: Options) -> int:
         if options.record is not None:
             facts = describe_run(profile, options.seeds, options.camera, bundles)
             table.append(make_recorder(table, profile, options.record, options.lossy, facts, run_dir.path))
-        faults = parse_injections(options.inject, [spec.name for spec in table])
         frames = tuple(cameras) if wants_frames else ()
         collector = RunCollector([spec.name for spec in table], capture=options.report is not None, view=view)
         supervisor = Supervisor(
@@ -100,7 +102,7 @@ def launch(profile: Profile, options: Options) -> int:
             live.say(f"{title}; starting {len(table)} nodes, logs in {run_dir.path}")
             supervisor.start()
             for index, seed in enumerate(options.seeds):
-                row, outcome = _run_episode(profile, supervisor, collector, live, disk, index, seed)
+                row, outcome = _run_episode(profile, supervisor, collector, live, disk, index, seed, faults)
                 rows.append(row)
                 if outcome.fault is not None:
                     fault = outcome.fault
@@ -155,6 +157,7 @@ def _run_episode(
     disk: DiskWatch,
     index: int,
     seed: int,
+    faults: Mapping[str, Sequence[Injection]],
 ) -> tuple[dict[str, Any], Outcome]:
     episode = Episode(
         phase="reset", index=index, task=profile.task, suite=profile.suite, split=profile.split, seed=seed
@@ -163,17 +166,24 @@ def _run_episode(
     live.truth = None
 
     told: set[str] = set()
+    pending = [(node, fault) for node, each in faults.items() for fault in each]
+    begun: list[dict[str, Any]] = []
 
     def on_message(received: Received) -> None:
         collector.add(received)
         if isinstance(received.message, NodeHealth) and received.message.state != "fault":
             for note in {received.message.text} - told - {""}:
                 told.add(note)
-                live.say(note)
+                live.say(f"{received.node}: {note}")
         if low := disk.look():
             live.say(low)
         if isinstance(received.message, Truth):
             live.truth = received.message
+            now_s = received.message.header.tick / CONTROL_RATE_HZ
+            for node, fault in [(node, fault) for node, fault in pending if fault.start_s <= now_s]:
+                pending.remove((node, fault))
+                speed_mps = received.message.speed_mps
+                begun.append({"node": node, "fault": fault.text, "at_s": fault.start_s, "speed_mps": speed_mps})
         live.update()
 
     outcome = supervisor.run_episode(episode, on_message)
@@ -183,6 +193,8 @@ def _run_episode(
         row = _vehicle_row(row, outcome)
     if outcome.fault is not None:
         row |= {"fault_node": outcome.fault.node, "fault": outcome.fault.text, "braked_to_stop": outcome.stopped}
+    if begun:
+        row["injected"] = begun
     row["topic_digests"] = outcome.topic_digests
     row["digest"] = episode_digest(outcome.topic_digests) if outcome.topic_digests else ""
     live.say(f"seed {seed}: {row['end']}, {row['duration_s']:.1f} s")

@@ -32,6 +32,7 @@ def main(job_file: str) -> int:
     parent_pid = int(msgspec.json.decode(raw)["parent_pid"])
     stop = live_with_parent(parent_pid, grace_s=GRACE_S)
 
+    from visuomotor.launch.faulty_node import FaultyNode, SteppingClock
     from visuomotor.launch.job import Job
     from visuomotor.launch.output import LogRotation, lossy_output
     from visuomotor.launch.process_table import create_node
@@ -39,8 +40,13 @@ def main(job_file: str) -> int:
     job = msgspec.json.decode(raw, type=Job)
     LogRotation(job.log_path).start()
     with lossy_output():
+        clock = SteppingClock()
+        if any(fault.kind == "clock" for fault in job.faults):
+            time.monotonic_ns = clock  # whoever in this process asks for the time gets the wrong one
         try:
             node: Any = create_node(job.spec)
+            if job.faults:
+                node = FaultyNode(node, job.faults, clock)
         except (ValueError, ModuleNotFoundError) as error:
             with contextlib.suppress(OSError):  # on a full disk the log's last words have to do
                 job.error_path.write_text(str(error))
@@ -50,17 +56,14 @@ def main(job_file: str) -> int:
 
 
 def _run(node: Any, job: Job, stop: threading.Event) -> None:
-    from visuomotor.launch.inject import FaultyNode
     from visuomotor.launch.process_table import SOURCE
     from visuomotor.messages.loop import run_node
 
     if node.name != job.spec.name:
         raise RuntimeError(f"{job.spec.module}: made a node called '{node.name}', the table says '{job.spec.name}'")
-    if job.faults is not None:
-        node = FaultyNode(node, job.faults)
     if job.spec.name == SOURCE:
         node = LastStop(node, job.parent_pid, Path(job.run_dir) / "orphaned.json")
-    run_node(node, job.place, stop=stop, join_timeout_s=job.join_timeout_s)
+    run_node(node, job.place, stop=stop, join_timeout_s=job.join_timeout_s, now_ns=time.monotonic_ns)
 
 
 class LastStop:
@@ -75,6 +78,7 @@ class LastStop:
         self._parent_pid = parent_pid
         self._record = record
         self._tick: Any = None
+        self._speed_mps = float("nan")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._node, name)
@@ -87,7 +91,9 @@ class LastStop:
     def step(self, tick: Any, inputs: Any) -> Mapping[str, Any]:
         """As the node."""
         self._tick = tick
-        return self._node.step(tick, inputs)
+        sent: Mapping[str, Any] = self._node.step(tick, inputs)
+        self._speed_mps = getattr(sent.get("truth") or sent.get("vehicle_state"), "speed_mps", float("nan"))
+        return sent
 
     def close(self) -> None:
         """Brake to a stop first when the supervisor has died during an episode."""
@@ -104,6 +110,7 @@ class LastStop:
         from visuomotor.messages.stepper import TICK_NS
 
         speed_mps, ended, ticks = float("nan"), "", 0
+        driven_mps, collided = self._speed_mps, False
         died, tick, pace_s = self._tick.tick, self._tick, 0.0
         if tick.clock == "realtime":
             pace_s = TICK_NS * 1e-9
@@ -114,14 +121,15 @@ class LastStop:
             sent = self._node.step(tick, Inputs({source.service: Sample() for source in self._node.inputs}))
             truth, state = sent.get("truth"), sent.get("vehicle_state")
             if isinstance(truth, Truth):
-                speed_mps, ended = truth.speed_mps, truth.end
+                speed_mps, ended, collided = truth.speed_mps, truth.end, truth.collision
             elif isinstance(state, VehicleState):
                 speed_mps = state.speed_mps
             if ended or speed_mps < 0.1 or getattr(self._node, "finished", False):
                 break
-        data = {"end": "fault", "fault_node": "supervisor", "fault_tick": died, "ticks_braked": ticks}
+        data = {"end": "fault", "fault_node": "supervisor", "fault_tick": died, "fault_speed_mps": driven_mps}
+        data |= {"ticks_braked": ticks, "speed_mps": speed_mps, "world_end": ended, "collision": collided}
         with contextlib.suppress(OSError):  # a full disk: the car stands, which is what matters
-            write_json(self._record, data | {"speed_mps": speed_mps, "world_end": ended})
+            write_json(self._record, data)
 
 
 def is_alive(parent_pid: int) -> bool:

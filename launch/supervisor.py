@@ -12,7 +12,7 @@ from types import FrameType
 
 import msgspec
 
-from visuomotor.launch.inject import Faults
+from visuomotor.launch.inject import SUPERVISOR, Injection
 from visuomotor.launch.job import Job
 from visuomotor.launch.notify import ServiceManager
 from visuomotor.launch.process_table import SOURCE, NodeSpec
@@ -24,9 +24,11 @@ from visuomotor.messages.node import ClockName
 from visuomotor.messages.rendezvous import HandshakeError
 from visuomotor.messages.run_directory import RunDirectory
 from visuomotor.messages.schema import Episode, NodeHealth, Truth
+from visuomotor.messages.services import CONTROL_RATE_HZ
 from visuomotor.messages.wiring import RunPlace, WiringError
 
 POLL_S = 0.05
+TICK_S = 1.0 / CONTROL_RATE_HZ
 STANDSTILL_MPS = 0.1
 BRAKE_S = 20.0  # wall clock, for the survivors to bring the car to a stop
 BRAKE_TICKS = 150
@@ -69,7 +71,7 @@ class Supervisor:
         *,
         clock: ClockName,
         timeouts: Timeouts | None = None,
-        faults: Mapping[str, Faults] | None = None,
+        faults: Mapping[str, Sequence[Injection]] | None = None,
         observe: Sequence[str] = ("truth", "command"),
         service: ServiceManager | None = None,
         goes_on: bool = False,
@@ -87,7 +89,7 @@ class Supervisor:
                 run_dir=str(run_dir.path),
                 parent_pid=os.getpid(),
                 join_timeout_s=2 * self.timeouts.ready_s,
-                faults=(faults or {}).get(spec.name),
+                faults=tuple((faults or {}).get(spec.name, ())),
             )
             for spec in table
         ]
@@ -96,6 +98,7 @@ class Supervisor:
         available = {service for spec in table for service in spec.outputs}
         self.coordinator = Coordinator(self.place, names, [s for s in observe if s in available])
         self._has_truth = "truth" in available
+        self._kill_at_tick = min((f.start_s / TICK_S for f in (faults or {}).get(SUPERVISOR, ())), default=None)
         self._interrupts = 0
         self._heard_s: dict[str, float] = {}
         self._fault_text: dict[str, str] = {}
@@ -150,6 +153,7 @@ class Supervisor:
         while True:
             for received in self.coordinator.poll(POLL_S):
                 self._hear(received)
+                self._die_if_told(received)
                 on_message(received)
                 if isinstance(received.message, Truth) and received.episode == episode.index:
                     truth = received.message
@@ -248,6 +252,12 @@ class Supervisor:
         now = time.monotonic()
         vital = set(self.coordinator.alive) - self._spare
         return all(now - self._heard_s.get(name, 0.0) < UNHEARD_S for name in vital)
+
+    def _die_if_told(self, received: Received) -> None:
+        """The injected death of the supervisor itself, at a tick of the source."""
+        at = self._kill_at_tick
+        if at is not None and received.node == SOURCE and received.tick >= at:
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def _source_ended(self) -> bool:
         """Whether the source lives but steps no more: a video file that was played to its end."""

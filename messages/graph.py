@@ -181,6 +181,11 @@ class Chain:
         return ", ".join(dict.fromkeys(p for node in self.nodes if (p := getattr(node, "provider", ""))))
 
     @property
+    def note(self) -> str:
+        """What the nodes inside have to say of themselves."""
+        return "; ".join(note for node in self.nodes if (note := getattr(node, "note", "")))
+
+    @property
     def finished(self) -> bool:
         """Whether a node inside has nothing more to do in this episode."""
         return any(getattr(node, "finished", False) for node in self.nodes)

@@ -116,6 +116,7 @@ class _Loop:
     def run(self) -> int:
         while not self.stop.is_set() and (self.max_steps is None or self.steps < self.max_steps):
             now = self.now_ns()
+            self._bound_waits(now)
             if self.running and not self.stepper.finished and self._due(now):
                 self._step()
                 self._receive(0.0)
@@ -144,6 +145,14 @@ class _Loop:
         if self.trigger is not None and self.stepper.fresh(self.trigger):
             return now_ns >= self.trigger_ns + COMPANION_GRACE_S * 1e9 or self._companions_here()
         return self.period_ns is not None and now_ns >= self.due_ns
+
+    def _bound_waits(self, now_ns: int) -> None:
+        """Keep what is due within its period: where the clock was set back, it would not come for as long."""
+        self.trigger_ns = min(self.trigger_ns, now_ns)
+        self.health_due_ns = min(self.health_due_ns, now_ns + round(HEALTH_PERIOD_S * 1e9))
+        self.probe_due_ns = min(self.probe_due_ns, now_ns + round(PROBE_INTERVAL_S * 1e9))
+        if self.period_ns is not None:
+            self.due_ns = min(self.due_ns, now_ns + self.period_ns)
 
     def _companions_here(self) -> bool:
         assert self.trigger is not None

@@ -30,14 +30,14 @@ class Sample(msgspec.Struct):
     """The newest message of one input as a step sees it.
 
     ``message`` is None before the first one, when it is older than the service's ``max_age_s`` (services on event do
-    not age), and in lockstep when its publisher has sent nothing at this tick. ``messages`` are all that arrived
-    since the last step, oldest first: more than one for services whose queue is ``all``.
+    not age) or from the future, and in lockstep when its publisher has sent nothing at this tick. ``messages`` are all
+    that arrived since the last step, oldest first: more than one for services whose queue is ``all``.
     """
 
     message: Message | None = None
     messages: tuple[Message, ...] = ()
     updated: bool = False  # arrived since the last step
-    alive: bool = False  # younger than the service's max_age_s
+    alive: bool = False  # younger than the service's max_age_s, and not from the future
     rate_ok: bool = False  # arrives at no less than half of the service's rate
     age_s: float = float("inf")  # since capture
 

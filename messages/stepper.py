@@ -12,6 +12,7 @@ from visuomotor.messages.wire import WireError
 
 TICK_NS = round(1e9 / CONTROL_RATE_HZ)
 RATE_WINDOW = 10  # messages over which a service's rate is judged
+AHEAD_S = 0.1  # a message from further in the future tells that a clock was set, not how old it is
 RATE_TOLERANCE = 2.0  # a service is at rate when it comes at no less than half of it
 
 
@@ -47,7 +48,7 @@ class _Feed:
             return Sample()
         age_s = (now_ns - self.newest.header.t_capture_ns) * 1e-9
         ages = self.service.rate_hz > 0.0
-        alive = not ages or age_s <= self.service.max_age_s + 1e-9
+        alive = not ages or -AHEAD_S <= age_s <= self.service.max_age_s + 1e-9
         hidden = expire and not alive
         return Sample(
             message=None if hidden else self.newest,

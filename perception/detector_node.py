@@ -12,6 +12,7 @@ import numpy as np
 from visuomotor.messages.camera import CameraModel, load_camera
 from visuomotor.messages.node import Input, Inputs, Tick
 from visuomotor.messages.schema import CameraFrame, Detections, Episode, Header, Message, VehicleState
+from visuomotor.perception.camera_health import CameraHealth
 from visuomotor.perception.detector import CameraDetections, Detector, make_detectors, merge_detections
 
 MAX_SKEW_S = 0.05  # frames further apart than half a tick don't belong together
@@ -21,7 +22,8 @@ class DetectorNode:
     """Runs one detector per camera. The first camera triggers; the others contribute when their frame is of this tick.
 
     ``detections.cameras`` names the cameras that contributed. The message is valid when the triggering frame and the
-    vehicle state are; a missing side camera leaves it valid, with that camera absent.
+    vehicle state are; a missing side camera leaves it valid, with that camera absent. A camera that is stuck or dark
+    counts as missing, and ``note`` says so.
     """
 
     name = "detector"
@@ -38,8 +40,14 @@ class DetectorNode:
             *(Input(name) for name in others),
             Input("vehicle_state"),
         )
+        self.health = {name: CameraHealth() for name in self.detectors}
         self.stages: list[tuple[str, int, int]] = []  # name, start and end on the monotonic clock
         self.provider = next(iter(self.detectors.values())).session.provider
+
+    @property
+    def note(self) -> str:
+        """What is wrong with the cameras; empty when nothing is."""
+        return "; ".join(f"{name} {health.fault}" for name, health in self.health.items() if health.fault)
 
     def warm_up(self) -> None:
         """Run every network once on a black frame."""
@@ -47,7 +55,9 @@ class DetectorNode:
             detector.detect(np.zeros((detector.camera.height, detector.camera.width, 3), np.uint8))
 
     def reset(self, episode: Episode) -> None:
-        """Nothing to forget: every frame is judged alone."""
+        """Forget what the cameras showed."""
+        for health in self.health.values():
+            health.reset()
 
     def step(self, tick: Tick, inputs: Inputs) -> Mapping[str, Message]:
         """Detections of all cameras that have a frame of this tick."""
@@ -57,12 +67,15 @@ class DetectorNode:
         if lead is None:
             return {}
         roll, pitch = (vehicle.roll_rad, vehicle.pitch_rad) if vehicle is not None else (0.0, 0.0)
+        speed_mps = vehicle.speed_mps if vehicle is not None else 0.0
         found: dict[str, CameraDetections] = {}
         for name, detector in self.detectors.items():
             frame = inputs.get_message(name, CameraFrame)
             if frame is None or not inputs[name].ok:
                 continue
             if abs(frame.header.t_capture_ns - lead.header.t_capture_ns) > MAX_SKEW_S * 1e9:
+                continue
+            if self.health[name].look(np.asarray(frame.image), speed_mps):
                 continue
             started_ns = time.monotonic_ns()
             raw = detector.infer(np.asarray(frame.image))

@@ -132,6 +132,10 @@ class DriveWorlds:
         self._traffic.reset(index, case, road)
         self.agent_manoeuvre[index] = self._traffic.manoeuvre()[index]
 
+    def limit_time(self, index: int, limit_s: float) -> None:
+        """End the running episode of a world as a timeout after ``limit_s`` at the latest."""
+        self._time_limit_s[index] = min(self._time_limit_s[index], limit_s)
+
     def _write_ego(self, b: int, state: tuple[float, ...]) -> None:
         self.ego_pose[b] = state[:3]
         (

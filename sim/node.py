@@ -45,7 +45,14 @@ class WorldNode:
     period_s: float | None = DT_S
     provider = RENDERER_NAME
 
-    def __init__(self, cameras: list[CameraModel], *, suite: str = "drive-v1", split: str = "evaluation") -> None:
+    def __init__(
+        self,
+        cameras: list[CameraModel],
+        *,
+        suite: str = "drive-v1",
+        split: str = "evaluation",
+        max_duration_s: float | None = None,
+    ) -> None:
         self.cameras = sorted(cameras, key=lambda camera: (camera.name == FRONT, camera.name))  # the front one last
         self.outputs: tuple[str, ...] = ("vehicle_state", "route", "truth", *(camera.name for camera in self.cameras))
         self.stages: list[tuple[str, int, int]] = []
@@ -53,6 +60,7 @@ class WorldNode:
         self.worlds = DriveWorlds(1)
         self.sensors = Sensors(self.worlds)
         self.renderer = Renderer(self.cameras) if self.cameras else None
+        self.max_duration_s = max_duration_s
         self._warm_up_case = (suite, split)
         self._events: tuple[str, ...] = ()
         self._steps = 0
@@ -67,6 +75,8 @@ class WorldNode:
         """Build the case that the episode names; ValueError when there is no such suite, split or seed."""
         case = drive_case(episode.suite, episode.split, episode.seed)
         self.worlds.reset(0, case)
+        if self.max_duration_s is not None:
+            self.worlds.limit_time(0, self.max_duration_s)
         self.sensors.reset(0)
         if self.renderer is not None:
             self.renderer.reset(case, self.worlds.roads[0])
@@ -182,19 +192,19 @@ def _new_command(inputs: Inputs) -> tuple[float, float] | None:
 
 
 def create(config: Mapping[str, Any]) -> WorldNode:
-    """World from ``{suite, split, cameras: [calibration files], render}``; ValueError that names the key at fault."""
+    """World from ``{suite, split, max_duration_s, cameras: [calibration files], render}``; ValueError names the key."""
     case = choose_case(config)
     return WorldNode(load_cameras(config), **case)
 
 
-def choose_case(config: Mapping[str, Any]) -> dict[str, str]:
-    """Suite and split of a configuration."""
+def choose_case(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Suite, split and longest episode of a configuration."""
     suite, split = config.get("suite", "drive-v1"), config.get("split", "evaluation")
     if suite not in SUITES:
         raise ValueError(f"suite: expected one of {', '.join(SUITES)}, got {suite!r}")
     if split not in SPLITS:
         raise ValueError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
-    return {"suite": suite, "split": split}
+    return {"suite": suite, "split": split, "max_duration_s": config.get("max_duration_s")}
 
 
 def load_cameras(config: Mapping[str, Any]) -> list[CameraModel]:

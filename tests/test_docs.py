@@ -47,7 +47,10 @@ def test_code_on_the_page_runs(page, tmp_path, monkeypatch):
         assert namespace["messages"]["vehicle_state"].speed_mps == pytest.approx(8.0, abs=0.2)
 
 
-@pytest.mark.parametrize("page", [*PAGES, "docs/architecture.md", "docs/guard.md", "CONTRIBUTING.md"])
+PROSE = [f"docs/{name}.md" for name in ("architecture", "faults", "guard")]
+
+
+@pytest.mark.parametrize("page", [*PAGES, *PROSE, "CONTRIBUTING.md"])
 def test_links_lead_somewhere(page):
     path = ROOT / page
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", path.read_text()):
@@ -56,4 +59,9 @@ def test_links_lead_somewhere(page):
 
 def test_figures_in_the_readme_are_those_of_the_result_files():
     done = subprocess.run([sys.executable, "benchmarks/readme.py", "--check"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_table_of_faults_is_that_of_its_result_file():
+    done = subprocess.run([sys.executable, "benchmarks/faults.py", "--check"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -104,9 +104,10 @@ class RecorderNode:
         except Exception as error:  # whatever it is: the drive goes on without a recording
             reason = error.strerror if isinstance(error, OSError) and error.strerror else repr(error)
             self.note = f"recording stopped: {self._config.file}: {reason}; what was written before is kept"
-            sys.stderr.write(self.note + "\n")
             self._backlog.close(discard=True)
             self._writer.abandon()
+            with contextlib.suppress(OSError):  # the log may be on the same disk
+                sys.stderr.write(self.note + "\n")
 
     def close(self) -> None:
         """Write what waits, finish the file, and write beside the logs what was counted."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ class CanLink:
             self._bus = can.Bus(interface=interface, channel=channel, **options)
         except (can.CanError, OSError, ValueError, TypeError, ImportError, NotImplementedError) as error:
             raise CanError(f"CAN {self.name}: does not open: {error}; expected an interface of python-can") from error
+        self.transmit: Callable[[can.Message], None] = partial(self._bus.send, timeout=0.0)
         self._thread = threading.Thread(target=self._read, name=f"CAN {self.name}", daemon=True)
         self._thread.start()
 
@@ -66,7 +68,7 @@ class CanLink:
         frame_id, data = self.codec.encode(name, values)
         extended = self.codec.message(name).is_extended_frame
         try:
-            self._bus.send(can.Message(arbitration_id=frame_id, data=data, is_extended_id=extended), timeout=0.0)
+            self.transmit(can.Message(arbitration_id=frame_id, data=data, is_extended_id=extended))
         except (can.CanError, OSError) as error:
             self.counts[f"send {type(error).__name__}"] += 1
             return False

@@ -44,6 +44,7 @@ class VehicleNode:
         self.lane_count = int(assumed["lane_count"])
         self.lane_width_m = float(assumed["lane_width_m"])
         self.speed_limit_mps = float(assumed["speed_limit_mps"])
+        self.max_duration_s = config.get("max_duration_s")
         self.finished = False
         self.sink = DryRunSink(Path(config["commands"]) if config.get("commands") else None)
         self.watchdog = CommandWatchdog()
@@ -84,11 +85,12 @@ class VehicleNode:
             self.watchdog.reset(0.0)
         self._actuate(tick, inputs)
         frame = self.source.take(FIRST_FRAME_S if first else 0.0)
-        if self.source.exhausted:
+        assert self._start_ns is not None
+        over = self.max_duration_s is not None and (tick.t_ns - self._start_ns) * 1e-9 >= self.max_duration_s
+        if self.source.exhausted or over:
             self.finished = True
         if frame is None:
             return {}
-        assert self._start_ns is not None
         elapsed_s = (frame.t_capture_ns - self._start_ns) * 1e-9
         header = Header(t_capture_ns=frame.t_capture_ns, valid=True)
         x_m = self.speed_mps * elapsed_s
@@ -187,5 +189,5 @@ def straight_route(ego_x_m: float) -> np.ndarray:
 
 
 def create(config: dict[str, Any]) -> VehicleNode:
-    """Node from {camera, calibration, vehicle: {speed_mps, ...}, commands: CSV path or ""}."""
+    """Node from {camera, calibration, vehicle: {speed_mps, ...}, commands: CSV path or "", max_duration_s}."""
     return VehicleNode(config)

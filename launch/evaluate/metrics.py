@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -15,15 +16,17 @@ DT_S = 0.1
 TTC_HORIZON_S = 10.0
 _EGO_SIZE_M = (4.5, 1.8)
 LIMIT_CAUSES_PREFIX = "limit"
+STANDING_MPS = 0.1
 
 
 class DriveMetrics:
     """Accumulates one episode; feed every tick's messages, then read ``result``."""
 
     def __init__(self) -> None:
-        self._speed: list[float] = []
-        self._acceleration: list[float] = []
-        self._lateral: list[float] = []
+        self._tick = array("l")  # compact: a run may have thousands of episodes
+        self._speed = array("d")
+        self._acceleration = array("d")
+        self._lateral = array("d")
         self._min_ttc_s = TTC_HORIZON_S
         self._causes: Counter[str] = Counter()
         self._guard_ticks = 0
@@ -41,6 +44,7 @@ class DriveMetrics:
         if not isinstance(truth, Truth):
             return
         self._last = truth
+        self._tick.append(truth.header.tick)
         self._speed.append(truth.speed_mps)
         self._acceleration.append(truth.acceleration_mps2)
         self._lateral.append(abs(truth.lateral_acceleration_mps2))
@@ -63,6 +67,12 @@ class DriveMetrics:
         """Ticks by cause."""
         return dict(sorted(self._causes.items()))
 
+    def _rest_at_s(self) -> float | None:
+        """When the car came to the rest in which the episode found its end; None when it was moving then."""
+        moving = np.flatnonzero(np.abs(self._speed) >= STANDING_MPS)
+        first = int(moving[-1]) + 1 if len(moving) else 0
+        return round(self._tick[first] * DT_S, 3) if first < len(self._tick) else None
+
     def result(self, seed: int, end: str = "") -> dict[str, Any]:
         """The episode's row of ``score.json``. ``end`` overrides the world's word (a fault found by the supervisor)."""
         ended = end or self.end or "fault"
@@ -78,6 +88,7 @@ class DriveMetrics:
             "collision_at_fault": bool(last is not None and last.collision and last.at_fault),
             "offroad": bool(last is not None and last.offroad),
             "mean_speed_mps": float(np.mean(self._speed)) if self._speed else 0.0,
+            "rest_at_s": self._rest_at_s(),
             "min_ttc_s": float(self._min_ttc_s),
             "max_jerk_mps3": float(jerk.max()),
             "max_lateral_mps2": float(max(self._lateral, default=0.0)),

@@ -208,3 +208,11 @@ def test_watchdog_forgets_on_reset_and_refuses_wrong_settings():
         CommandWatchdog(hold_s=-1.0)
     with pytest.raises(ValueError, match=r"braking_mps2 < 0"):
         CommandWatchdog(braking_mps2=0.0)
+
+
+def test_watchdog_holds_no_longer_when_the_clock_is_set_back():
+    watchdog = CommandWatchdog(hold_s=0.3)
+    watchdog.reset(100.0)
+    assert watchdog.step(100.0, (1.0, 0.0)) == (1.0, 0.0)
+    assert watchdog.step(40.0, None) == (1.0, 0.0)
+    assert watchdog.step(40.4, None) == (ENVELOPE.min_acceleration_mps2, 0.0)

@@ -1,60 +1,90 @@
 import pytest
 
-from visuomotor.launch.inject import Faults, FaultyNode, parse_injections
+from visuomotor.launch.inject import Injection, parse_injections
 from visuomotor.launch.seeds import choose_seeds, parse_seeds
-from visuomotor.messages.node import Inputs, Tick
-from visuomotor.messages.schema import Command, Episode
 
-NODES = ["world", "guard"]
+NODES = {
+    "world": ("camera_front", "camera_left", "vehicle_state", "truth"),
+    "policy": ("policy_command",),
+    "guard": ("command",),
+}
 
 
-def test_every_fault_is_understood_and_texts_for_one_node_add_up() -> None:
+def read(text: str) -> Injection:
+    (faults,) = parse_injections([text], NODES).values()
+    return faults[-1]
+
+
+def test_texts_for_one_node_add_up_in_their_order() -> None:
     parsed = parse_injections(["guard=delay:80ms,drop:5%", "guard=freeze:1s@10s,kill@12.5s", "world=drop:100%"], NODES)
-    assert parsed == {
-        "guard": Faults(delay_s=0.08, drop_share=0.05, freeze_s=1.0, freeze_at_s=10.0, kill_at_s=12.5),
-        "world": Faults(drop_share=1.0),
-    }
+    assert [(f.kind, f.amount, f.start_s) for f in parsed["guard"]] == [
+        ("delay", 0.08, 0.0),
+        ("drop", 0.05, 0.0),
+        ("freeze", 1.0, 10.0),
+        ("kill", 0.0, 12.5),
+    ]
+    assert [f.text for f in parsed["world"]] == ["drop:100%"]
 
 
 @pytest.mark.parametrize(
-    "text", ["guard", "guard=", "guard=delay:80", "guard=drop:101%", "guard=drop:5", "guard=kill@-1s", "guard=kill@1s;"]
+    ("text", "kind", "amount", "target"),
+    [
+        ("guard=latency:200ms", "latency", 0.2, ""),
+        ("policy=loss:30%", "loss", 0.3, ""),
+        ("world=clock:-1.5s@5s", "clock", -1.5, ""),
+        ("guard=clock:+3s@5s", "clock", 3.0, ""),
+        ("world=full@5s", "full", 0.0, ""),
+        ("world=stuck", "stuck", 0.0, ""),
+        ("world=black:camera_left", "black", 0.0, "camera_left"),
+        ("world=mute:vehicle_state", "mute", 0.0, "vehicle_state"),
+        ("policy=nan", "nan", 0.0, ""),
+        ("policy=inf", "inf", 0.0, ""),
+        ("policy=network:inf", "network", 0.0, "inf"),
+        ("world=can:flood", "can", 0.0, "flood"),
+        ("supervisor=kill@5s", "kill", 0.0, ""),
+    ],
+)
+def test_every_kind_is_understood(text: str, kind: str, amount: float, target: str) -> None:
+    fault = read(text)
+    assert (fault.kind, fault.amount, fault.target) == (kind, pytest.approx(amount), target)
+
+
+def test_a_fault_acts_from_its_start_to_before_its_end() -> None:
+    always, late, between = read("policy=nan"), read("policy=nan@2s"), read("policy=nan@500ms..2s")
+    assert [fault.acts(0.0) for fault in (always, late, between)] == [True, False, False]
+    assert [fault.acts(0.5) for fault in (always, late, between)] == [True, False, True]
+    assert [fault.acts(2.0) for fault in (always, late, between)] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("guard", "guard=", "guard=delay:80", "guard=drop:101%", "guard=drop:5", "guard=kill@-1s", "guard=kill@1s;"),
+        *("guard=kill", "guard=kill:3@1s", "guard=kill@1s..2s", "guard=freeze:1s", "guard=clock:3s@1s", "guard=full"),
+        *("guard=nan:command", "policy=network", "policy=network:zero", "world=can:noise", "guard=latency@3s"),
+        *("guard=latency", "guard=", "guard=melt@3s", "guard=loss:-1%"),
+    ],
 )
 def test_what_is_not_understood_is_quoted_with_the_form(text: str) -> None:
-    with pytest.raises(ValueError, match=r"--inject: .*expected node=delay:80ms") as caught:
+    with pytest.raises(ValueError, match=r"--inject: .*expected node=KIND") as caught:
         parse_injections([text], NODES)
     assert text.partition("=")[2].strip(",") in str(caught.value)
 
 
-class Speaker:
-    name, inputs, outputs, period_s, provider = "guard", (), ("command",), None, "CPU"
-
-    def warm_up(self) -> None: ...
-
-    def reset(self, episode: Episode) -> None: ...
-
-    def step(self, tick: Tick, inputs: Inputs) -> dict[str, Command]:
-        return {"command": Command(acceleration_mps2=float(tick.tick))}
-
-    def close(self) -> None: ...
-
-
-def said(share: float, seed: int) -> list[int]:
-    node = FaultyNode(Speaker(), Faults(drop_share=share))
-    node.reset(Episode(phase="reset", seed=seed))
-    return [k for k in range(400) if node.step(Tick(0, k, k * 100_000_000, "lockstep"), Inputs())]
-
-
-def test_drops_are_of_the_asked_share_and_the_same_for_the_same_seed() -> None:
-    assert 0.03 < 1 - len(said(0.08, 1)) / 400 < 0.14
-    assert said(0.3, 1) == said(0.3, 1) != said(0.3, 2)
-    assert len(said(0.0, 1)) == 400
-    assert said(1.0, 1) == []
-
-
-def test_it_looks_like_the_node_inside() -> None:
-    node = FaultyNode(Speaker(), Faults())
-    assert (node.name, node.outputs, node.provider) == ("guard", ("command",), "CPU")
-    assert getattr(node, "stages", None) is None
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("radar=kill@1s", "no node 'radar'; expected one of world, policy, guard, supervisor"),
+        ("world=nan@2s..1s", "expected an end after the start"),
+        ("guard=black", "node guard sends no camera"),
+        ("world=stuck:vehicle_state", "node world sends no vehicle_state; expected camera_front, camera_left"),
+        ("guard=mute:tracks", "node guard sends no tracks; expected command"),
+        ("supervisor=freeze:1s@1s", "of the supervisor only kill is possible"),
+    ],
+)
+def test_what_no_node_can_have_is_refused(text: str, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        parse_injections([text], NODES)
 
 
 @pytest.mark.parametrize(("text", "seeds"), [("0:1", range(1)), ("5:9", range(5, 9)), ("007:8", range(7, 8))])

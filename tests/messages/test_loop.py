@@ -22,6 +22,7 @@ from visuomotor.messages.coordinator import Coordinator
 from visuomotor.messages.digest import episode_digest
 from visuomotor.messages.graph import Graph
 from visuomotor.messages.loop import run_node
+from visuomotor.messages.node import Inputs, Sample, Tick
 from visuomotor.messages.rendezvous import HandshakeError
 from visuomotor.messages.run_directory import RunDirectory
 from visuomotor.messages.schema import Command, Episode, Operator, Trace, Truth
@@ -215,6 +216,47 @@ def test_guard_goes_on_without_its_trigger(start_run: Callable[..., Run]) -> Non
     causes = [r.message.causes for r in seen if isinstance(r.message, Command)]
     assert ("no_policy",) in causes
     assert truths(seen)[-1].end == "fault"
+
+
+def test_a_node_whose_clock_is_set_back_keeps_its_rate(tmp_path: Path, toys: ModuleType) -> None:
+    """By a minute: nothing that the node waits for may come a minute late."""
+    set_back_ns = 0
+
+    def now_ns() -> int:
+        return time.monotonic_ns() - set_back_ns
+
+    class Alone(toys.World):  # type: ignore[name-defined, misc]
+        inputs = ()
+
+        def step(self, tick: Tick, inputs: Inputs) -> Any:
+            return super().step(tick, Inputs({"command": Sample()}))
+
+    world = Alone(ticks=0, period_s=0.02, brakes=0)
+    with RunDirectory(tmp_path / "run") as directory:
+        place = RunPlace(str(directory.sockets), "run", "realtime")
+        coordinator = Coordinator(place, ["world"], observe=("truth",))
+        stop = threading.Event()
+        thread = threading.Thread(target=run_node, args=(world, place), kwargs={"stop": stop, "now_ns": now_ns})
+        thread.start()
+        try:
+            coordinator.wait_ready(TIMEOUT_S)
+            coordinator.reset(Episode(phase="reset", index=0, seed=7), TIMEOUT_S)
+            coordinator.start()
+            heard: set[str] = set()
+            wanted = {"truth", "node_health"}
+            deadline = time.monotonic() + TIMEOUT_S / 2
+            steps_before = 0
+            while time.monotonic() < deadline and not heard >= wanted:
+                for received in coordinator.poll(0.05):
+                    if set_back_ns and received.tick > steps_before + 5:
+                        heard.add(received.service)
+                    elif received.service == "truth" and received.tick == 5:
+                        steps_before, set_back_ns = received.tick, 60_000_000_000
+        finally:
+            stop.set()
+            thread.join()
+            coordinator.close()
+    assert heard >= wanted
 
 
 @pytest.mark.parametrize("victim", ["eye", "driver", "guard"])
