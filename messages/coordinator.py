@@ -45,7 +45,7 @@ class Coordinator:
         self._reads = {source.service for source in reads}
         self._own = wire_up(SUPERVISOR, reads, SUPERVISOR_OUTPUTS)
         self._publisher = Publisher(self._context, place, SUPERVISOR, SUPERVISOR_OUTPUTS)
-        self._rendezvous = Rendezvous(self._context, place, self._own, self.names)
+        self._rendezvous = Rendezvous(self._context, place, self._own, self.names, self._publisher.doorkeeper)
 
     @property
     def wiring(self) -> Wiring | None:
@@ -153,8 +153,8 @@ class Coordinator:
         return messages
 
     def dropped(self) -> dict[str, int]:
-        """Cause -> messages that the supervisor's own reader refused."""
-        return {} if self._subscriber is None else self._subscriber.watch()
+        """Cause -> messages that the supervisor's own reader refused, and who was not let in."""
+        return ({} if self._subscriber is None else self._subscriber.watch()) | self._publisher.watch()
 
     def close(self) -> None:
         """Close all sockets; what was published last gets a moment to leave."""
