@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from visuomotor import __version__
-from visuomotor.launch import cli_export, cli_learn, cli_record
+from visuomotor.launch import cli_export, cli_hosts, cli_learn, cli_record
 from visuomotor.launch.cli_options import (
     PLAIN,
     Clock,
@@ -23,6 +23,7 @@ from visuomotor.launch.cli_options import (
     Episodes,
     Forecaster,
     Guard,
+    Host,
     Inject,
     JsonFile,
     Lossy,
@@ -60,6 +61,8 @@ app.add_typer(cli_learn.render, name="render")
 app.add_typer(cli_learn.train, name="train")
 app.add_typer(cli_learn.evaluate, name="eval")
 app.add_typer(cli_export.export, name="export")
+app.add_typer(cli_hosts.keys, name="keys")
+app.command()(cli_hosts.join)
 for command in (cli_record.replay, cli_record.regress, cli_record.latency):
     app.command()(command)
 
@@ -84,6 +87,7 @@ def launch_drive(
     inject: Inject = None,
     run_dir: RunDir = None,
     profile: ProfileFile = None,
+    host: Host = None,
 ) -> int:
     """Drive in simulated traffic on what the cameras see; one episode of seed 0 when nothing is said."""
     from visuomotor.launch import run
@@ -111,6 +115,7 @@ def launch_drive(
             json_file=json_file,
             inject=tuple(inject or ()),
             run_dir=run_dir,
+            host=host or "",
         ),
     )
 
@@ -133,6 +138,7 @@ def launch_vehicle(
     inject: Inject = None,
     run_dir: RunDir = None,
     profile: ProfileFile = None,
+    host: Host = None,
 ) -> int:
     """Run the same perception, policy and guard on a real camera; commands go to a dry-run sink.
 
@@ -162,6 +168,7 @@ def launch_vehicle(
             json_file=json_file,
             inject=tuple(inject or ()),
             run_dir=run_dir,
+            host=host or "",
         ),
     )
 

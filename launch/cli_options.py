@@ -57,6 +57,9 @@ Guard = Annotated[bool, typer.Option("--guard/--no-guard", help="The guard; off 
 Device = Annotated[DeviceName | None, typer.Option(help="Where networks run; one that is not to be had is an error.")]
 ProfileFile = Annotated[str | None, typer.Option(metavar="FILE", help="Profile to start from.")]
 RunDir = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of sockets and logs.  [default: runs/<time>]")]
+Host = Annotated[
+    str | None, typer.Option("--as", metavar="HOST", help="Which host of the profile this is, where it has several.")
+]
 Report = Annotated[Path | None, typer.Option(metavar="DIR", help="Write score.json, report.html and a video here.")]
 Record = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Record every message into this MCAP file, frames lossless.")

@@ -12,6 +12,7 @@ from types import FrameType
 
 import msgspec
 
+from visuomotor.launch.hosts import HostedProcesses, HostPlan
 from visuomotor.launch.inject import Faults
 from visuomotor.launch.job import Job
 from visuomotor.launch.process_table import SOURCE, NodeSpec
@@ -69,10 +70,12 @@ class Supervisor:
         timeouts: Timeouts | None = None,
         faults: Mapping[str, Faults] | None = None,
         observe: Sequence[str] = ("truth", "command"),
+        hosts: HostPlan | None = None,  # where some of the nodes are on other hosts
     ) -> None:
         self.table = list(table)
         self.timeouts = timeouts or Timeouts()
-        self.place = RunPlace(str(run_dir.sockets), f"{run_dir.path.name}-{os.getpid()}", clock)
+        run_id = f"{run_dir.path.name}-{os.getpid()}"
+        self.place = RunPlace(str(run_dir.sockets), run_id, clock, None if hosts is None else hosts.network)
         jobs = [
             Job(
                 spec=spec,
@@ -83,11 +86,16 @@ class Supervisor:
                 faults=(faults or {}).get(spec.name),
             )
             for spec in table
+            if not self.place.other_host(spec.name)
         ]
-        self.processes = Processes(jobs)
         names = [spec.name for spec in table]
         available = {service for spec in table for service in spec.outputs}
         self.coordinator = Coordinator(self.place, names, [s for s in observe if s in available])
+        try:
+            self.processes = Processes(jobs) if hosts is None else HostedProcesses(jobs, run_id, hosts)
+        except BaseException:
+            self.coordinator.close()
+            raise
         self._has_truth = "truth" in available
         self._interrupts = 0
         self._heard_s: dict[str, float] = {}
@@ -110,7 +118,7 @@ class Supervisor:
         except WiringError as error:
             raise RunError(f"the nodes do not fit together: {error}") from error
         except HandshakeError as error:
-            raise RunError(str(error)) from error
+            raise RunError(f"{error}{self.processes.absent()}") from error
 
     def _check_start(self) -> None:
         if self._interrupts:

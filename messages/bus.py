@@ -73,25 +73,35 @@ class Publisher:
         self.doorkeeper = None if place.network is None else Doorkeeper(context, place.network)
         self._sockets: dict[str, zmq.Socket[bytes]] = {}
         self._services: dict[str, zmq.Socket[bytes]] = {}
-        for service in dict.fromkeys(services):
-            endpoint = place.endpoint(node, service)
-            if endpoint not in self._sockets:
-                socket = self._sockets[endpoint] = context.socket(zmq.PUB)
-                newest = newest_only(service, place.clock)
-                if newest:
-                    socket.setsockopt(zmq.CONFLATE, 1)
-                else:
-                    socket.setsockopt(zmq.SNDHWM, 0 if place.clock == "lockstep" else EVENT_QUEUE)
-                socket.setsockopt(zmq.LINGER, 0 if newest else LINGER_MS)
-                socket.bind(endpoint)
-                self._open_door(socket, place.socket_name(node, service))
-            self._services[service] = self._sockets[endpoint]
+        try:
+            for service in dict.fromkeys(services):
+                name = place.socket_name(node, service)
+                if name not in self._sockets:
+                    self._sockets[name] = self._open(context, name, service)
+                self._services[service] = self._sockets[name]
+        except BaseException:
+            self.close()  # or the context would wait for what is open
+            raise
 
-    def _open_door(self, socket: zmq.Socket[bytes], name: str) -> None:
-        """Bind to the network too, where another host reads this socket."""
-        if self.doorkeeper is not None and self.place.network is not None and name in self.place.network.doors:
-            socket.setsockopt(zmq.MAXMSGSIZE, WORDS_BYTES)
-            self.doorkeeper.bind(socket, name)
+    def _open(self, context: zmq.Context[zmq.Socket[bytes]], name: str, service: str) -> zmq.Socket[bytes]:
+        """Socket ``name``, bound for readers of this host and, where there are any, for those of others."""
+        place = self.place
+        socket = context.socket(zmq.PUB)
+        newest = newest_only(service, place.clock)
+        if newest:
+            socket.setsockopt(zmq.CONFLATE, 1)
+        else:
+            socket.setsockopt(zmq.SNDHWM, 0 if place.clock == "lockstep" else EVENT_QUEUE)
+        socket.setsockopt(zmq.LINGER, 0 if newest else LINGER_MS)
+        try:
+            socket.bind(place.endpoint(self.node, service))
+            if self.doorkeeper is not None and place.network is not None and name in place.network.doors:
+                socket.setsockopt(zmq.MAXMSGSIZE, WORDS_BYTES)
+                self.doorkeeper.bind(socket, name)
+        except BaseException:
+            socket.close(linger=0)
+            raise
+        return socket
 
     def begin_episode(self, episode: int) -> None:
         """Start the digests afresh."""

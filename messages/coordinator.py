@@ -45,7 +45,11 @@ class Coordinator:
         self._reads = {source.service for source in reads}
         self._own = wire_up(SUPERVISOR, reads, SUPERVISOR_OUTPUTS)
         self._publisher = Publisher(self._context, place, SUPERVISOR, SUPERVISOR_OUTPUTS)
-        self._rendezvous = Rendezvous(self._context, place, self._own, self.names, self._publisher.doorkeeper)
+        try:
+            self._rendezvous = Rendezvous(self._context, place, self._own, self.names, self._publisher.doorkeeper)
+        except BaseException:
+            self._publisher.close()
+            raise
 
     @property
     def wiring(self) -> Wiring | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import threading
 from collections import Counter
 from pathlib import Path
@@ -75,7 +76,7 @@ class Doorkeeper:
         try:
             socket.bind(endpoint)
         except zmq.ZMQError as error:
-            raise NetworkError(f"{network.own}: {endpoint} cannot be bound ({error.strerror})") from error
+            raise NetworkError(f"{network.own}: {endpoint} cannot be bound ({os.strerror(error.errno)})") from error
 
     def watch(self) -> dict[str, int]:
         """Counts of who was refused since the start; call about once a second."""

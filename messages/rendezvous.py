@@ -78,9 +78,13 @@ class Rendezvous:
         self._socket = context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_BYTES)
         self._socket.setsockopt(zmq.LINGER, 300)
-        self._socket.bind(place.rendezvous)
-        if doorkeeper is not None:
-            doorkeeper.bind(self._socket, RENDEZVOUS)
+        try:
+            self._socket.bind(place.rendezvous)
+            if doorkeeper is not None:
+                doorkeeper.bind(self._socket, RENDEZVOUS)
+        except BaseException:
+            self._socket.close(linger=0)
+            raise
 
     def missing(self) -> dict[str, str]:
         """Node -> what it has still to do."""
