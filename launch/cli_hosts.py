@@ -38,16 +38,13 @@ def ports(profile: ProfileOfHosts) -> int:
     from rich.table import Table
 
     from visuomotor.launch.hosts import make_network
-    from visuomotor.launch.process_table import SOURCE, make_table
+    from visuomotor.launch.process_table import make_table
     from visuomotor.launch.profile import ProfileError, load_profile
 
     loaded = load_profile(profile)
     if loaded.hosts is None:
         raise ProfileError(f"{loaded.source}: hosts: none, so this run needs no ports")
-    first = next(
-        (n for n, member in loaded.hosts.members.items() if SOURCE in member.nodes), next(iter(loaded.hosts.members))
-    )
-    network = make_network(loaded, make_table(loaded), first, check_keys=False)
+    network = make_network(loaded, make_table(loaded), next(iter(loaded.hosts.members)), check_keys=False)
     table = Table(title=f"{loaded.source.name}, {network.encryption}", min_width=70)
     for name in ("socket", "listens on", "for"):
         table.add_column(name)

@@ -215,8 +215,7 @@ class HostedProcesses(Processes):
         if name not in self._elsewhere:
             return super().log_path(name)
         host = self._elsewhere[name]
-        report = self._server.states()[host].report
-        return f"{report.folder if report is not None else ''}/{name}.log on {host}"
+        return f"{self._server.states()[host].folder}/{name}.log on {host}"
 
     def kill(self, name: str) -> None:
         """End one process and what it started at once."""

@@ -78,6 +78,7 @@ class HostState(msgspec.Struct):
     report: Report | None = None
     heard_ns: int = 0
     taken_up: bool = False  # it has had nodes of this run, and was not given up
+    folder: str = ""  # where its nodes' logs are
 
     @property
     def silent_s(self) -> float:
@@ -176,6 +177,7 @@ class HostServer:
             state.report, state.heard_ns = report, received_ns
             ours = report.run_id == self._run_id
             state.taken_up = state.taken_up or ours
+            state.folder = report.folder or state.folder
             return Wish(
                 run_id=self._run_id,
                 lives=dict(state.lives),

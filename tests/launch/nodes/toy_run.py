@@ -1,4 +1,4 @@
-"""A run with a toy world in a process of its own, to be killed by a test: ``toy_run.py RUN_DIR CLOCK``."""
+"""A run with a toy world in a process of its own, to be killed by a test: ``toy_run.py RUN_DIR CLOCK [OPTION ...]``."""
 
 from __future__ import annotations
 
@@ -25,4 +25,4 @@ if __name__ == "__main__":
     run.make_table = make_toy_table  # type: ignore[attr-defined]
     run_dir, clock = Path(sys.argv[1]), sys.argv[2]
     options = ["--perception", "truth", "--forecaster", "cv", "--policy", "idm"]
-    sys.exit(run_app(["launch", "drive", *options, "--clock", clock, "--run-dir", str(run_dir)]))
+    sys.exit(run_app(["launch", "drive", *options, "--clock", clock, "--run-dir", str(run_dir), *sys.argv[3:]]))
