@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -246,8 +247,8 @@ class HostedProcesses(Processes):
     def __len__(self) -> int:
         return super().__len__() + len(self._elsewhere)
 
-    def describe(self) -> dict[str, Any]:
-        """For the score: host -> its nodes, its clock's offset and bound in ms, and who was refused at the door."""
+    def describe(self, refused: Mapping[str, int]) -> dict[str, Any]:
+        """For the score: nodes of each other host, its clock's offset and bound in ms; who was refused at any door."""
         facts: dict[str, Any] = {}
         for host, state in self._server.states().items():
             offset = None if state.report is None else state.report.offset
@@ -257,7 +258,8 @@ class HostedProcesses(Processes):
                     "clock_offset_ms": round(offset.offset_ns * 1e-6, 6),
                     "clock_bound_ms": round(offset.bound_at(offset.at_ns) * 1e-6, 6),
                 }
-        return {"encryption": self._plan.network.encryption, "refused": self._server.refused(), "others": facts}
+        total = dict(Counter(refused) + Counter(self._server.refused()))
+        return {"encryption": self._plan.network.encryption, "refused": total, "others": facts}
 
 
 def assume(network: Network) -> list[str]:

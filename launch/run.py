@@ -16,7 +16,7 @@ from visuomotor.deploy.runtime.bundle import Bundle, Kind, load_bundle
 from visuomotor.deploy.runtime.device import check_device
 from visuomotor.launch.collector import RunCollector
 from visuomotor.launch.evaluate.score import Score, provenance
-from visuomotor.launch.hosts import HostedProcesses, adapt, assume, make_plan
+from visuomotor.launch.hosts import adapt, assume, make_plan
 from visuomotor.launch.inject import parse_injections
 from visuomotor.launch.live_table import LiveTable
 from visuomotor.launch.process_table import make_table
@@ -103,7 +103,7 @@ def launch(profile: Profile, options: Options) -> int:
                     if profile.restart == "never" or seed == options.seeds[-1] or not supervisor.restart_dead():
                         break
                     live.say(f"{fault.node} {fault.text}; dead nodes were started anew")
-            elsewhere = supervisor.processes.describe() if isinstance(supervisor.processes, HostedProcesses) else {}
+            elsewhere = supervisor.describe_hosts()
         if options.record is not None:
             sys.stderr.write(describe_recording(run_dir.path, options.record, supervisor.lost.get(RECORDER, "")) + "\n")
         if profile.task == "vehicle":

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
+from typing import Any
 
 import msgspec
 
@@ -240,8 +241,15 @@ class Supervisor:
         """Whether the source lives but steps no more: a video file that was played to its end."""
         return not self._has_truth and self._idle_steps[0] > 0 and self._idle_steps[1] >= 1
 
+    def describe_hosts(self) -> dict[str, Any]:
+        """For the score: what is known of the other hosts and of who was refused; empty where there are none."""
+        if not isinstance(self.processes, HostedProcesses):
+            return {}
+        return self.processes.describe(self.coordinator.refused())
+
     def _find_fault(self) -> Fault | None:
         """The next thing that went wrong, announced to the survivors; None when nothing did."""
+        self.coordinator.refused()
         self._let_go_of_the_dead()
         for name, how in self.processes.find_dead().items():
             if name not in self.coordinator.dead:

@@ -156,9 +156,13 @@ class Coordinator:
         messages, self._inbox = self._inbox, []
         return messages
 
+    def refused(self) -> dict[str, int]:
+        """Cause -> who was not let in from the network; the log names each, so call about once a second."""
+        return self._publisher.watch()
+
     def dropped(self) -> dict[str, int]:
-        """Cause -> messages that the supervisor's own reader refused, and who was not let in."""
-        return ({} if self._subscriber is None else self._subscriber.watch()) | self._publisher.watch()
+        """Cause -> messages that the supervisor's own reader refused."""
+        return {} if self._subscriber is None else self._subscriber.watch()
 
     def close(self) -> None:
         """Close all sockets; what was published last gets a moment to leave."""

@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from visuomotor.launch.cli import run_app
-from visuomotor.launch.hosts import HostedProcesses, HostPlan, make_plan
+from visuomotor.launch.hosts import HostPlan, make_plan
 from visuomotor.launch.process_table import make_table
 from visuomotor.launch.profile import PROFILES, Profile, ProfileError, Timeouts, load_profile
 from visuomotor.launch.supervisor import Outcome, RunError, Supervisor
@@ -128,8 +128,7 @@ def run_toy(
     ):
         supervisor.start()
         outcome = supervisor.run_episode(Episode(phase="reset", index=0, seed=7), on_message)
-        processes = supervisor.processes
-        facts = processes.describe() if isinstance(processes, HostedProcesses) else {}
+        facts = supervisor.describe_hosts()
     return outcome, seen, facts
 
 
