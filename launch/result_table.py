@@ -24,10 +24,8 @@ def print_result(score: Score, console: Console | None = None, *, per_episode: b
         console.print(text, highlight=False)
     for host, facts in score.provenance.get("hosts", {}).get("others", {}).items():
         if "clock_bound_ms" in facts:
-            text = (
-                f"its clock is known to within {facts['clock_bound_ms']:.3f} ms, and so is each transport to or from it"
-            )
-            console.print(f"host {host}: {text}", highlight=False)
+            bound = f"{facts['clock_bound_ms']:.3f} ms"
+            console.print(f"host {host}: clock, and so transport to and from it, known to within {bound}", highlight=False)
     causes = ", ".join(f"{name} {count}" for name, count in score.guard_interventions.items())
     guard = f"acted on {100 * score.guard_tick_share:.1f} % of ticks" + (f" ({causes})" if causes else "")
     console.print(f"guard: {guard if score.guard else 'switched off'}", highlight=False)
