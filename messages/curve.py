@@ -76,7 +76,7 @@ class Doorkeeper:
         try:
             socket.bind(endpoint)
         except zmq.ZMQError as error:
-            raise NetworkError(f"{network.own}: {endpoint} cannot be bound ({os.strerror(error.errno)})") from error
+            raise NetworkError(f"{network.own}: {endpoint} cannot be bound ({os.strerror(error.errno or 0)})") from error
 
     def watch(self) -> dict[str, int]:
         """Counts of who was refused since the start; call about once a second."""
