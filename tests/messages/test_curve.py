@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import selectors
 import socket as plain_socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -212,6 +214,47 @@ def test_raw_bytes_have_no_effect_and_no_answer(place: Place, publisher: Publish
         connection.close()
     until(lambda: publisher.watch().get("no_key"), lambda: reader.poll(0.01))
     send_and_read(publisher, reader)
+
+
+@pytest.mark.parametrize("encryption", ["curve", PLAIN])
+def test_who_listens_on_the_way_learns_nothing_unless_the_profile_says_so(place: Place, encryption: str) -> None:
+    run = place("car", encryption=encryption)
+    assert run.network is not None
+    door = run.network.doors["world"]
+    heard = bytearray()
+    tap = plain_socket.create_server((address(9), door.port))
+
+    def relay() -> None:
+        near, _ = tap.accept()
+        far = plain_socket.create_connection((address(1), door.port))
+        with near, far, selectors.DefaultSelector() as selector:
+            selector.register(near, selectors.EVENT_READ, far)
+            selector.register(far, selectors.EVENT_READ, near)
+            while True:
+                for key, _ in selector.select():
+                    data = key.fileobj.recv(1 << 16)  # type: ignore[union-attr]
+                    if not data:
+                        return
+                    heard.extend(data)
+                    key.data.sendall(data)
+
+    thread = threading.Thread(target=relay, daemon=True)
+    thread.start()
+    context: zmq.Context[Any] = zmq.Context()
+    publisher = Publisher(context, run, "world", ["camera_front", "truth"])
+    tapped = msgspec.structs.replace(run.network, own="gpu-box", addresses=run.network.addresses | {"car": address(9)})
+    reader = Subscriber(context, msgspec.structs.replace(run, network=tapped), {"camera_front": ["world"]})
+    until(lambda: not reader.unheard, publisher.probe, lambda: reader.poll(0.01))
+    while reader.poll(0.05):
+        pass
+    send_and_read(publisher, reader)
+    reader.close()
+    publisher.close()
+    context.term()
+    thread.join(10.0)
+    tap.close()
+    assert len(heard) > 50 * len(MARK), "all of it went through here"
+    assert (MARK in heard) == (encryption == PLAIN)
 
 
 @pytest.mark.parametrize("impostor", ["wrong key", "no key"])
