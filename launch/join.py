@@ -168,6 +168,7 @@ class Crew:
         given, task = read_task(profile, own, wish.task)
         self._lives: dict[str, int] = {}
         self._killed: dict[str, int] = {}
+        self._deaths: dict[str, Death] = {}
         self._stop_s = given.timeouts.stop_s
         folder = folder or Path("runs") / time.strftime(f"join-{own}-%Y%m%d-%H%M%S-{os.getpid()}")
         self._directory = RunDirectory(folder)
@@ -219,12 +220,12 @@ class Crew:
         write_offset(self._clock, offset)
 
     def deaths(self) -> dict[str, Death]:
-        """How nodes ended."""
-        p = self.processes
-        return {
-            name: Death(self._lives[name], how, p.last_words(name), p.bad_input(name))
-            for name, how in p.find_dead().items()
-        }
+        """How nodes ended, with their last start."""
+        for name, how in self.processes.find_dead().items():
+            if name not in self._deaths or self._deaths[name].life != self._lives[name]:
+                words, refusal = self.processes.last_words(name), self.processes.bad_input(name)
+                self._deaths[name] = Death(self._lives[name], how, words, refusal)
+        return dict(self._deaths)
 
     def close(self) -> None:
         """Stop the nodes and give up the directory."""

@@ -24,7 +24,9 @@ from visuomotor.messages.keys import load_pair, load_public
 from visuomotor.messages.network import CURVE, Network, NetworkError
 
 ZAP_ADDRESS = "inproc://zeromq.zap.01"
-HEARTBEAT_MS, SILENCE_MS = 500, 2000  # of the transport: a connection that says nothing is ended and made anew
+# Of the transport: a connection that says nothing is ended and made anew. Late enough for a busy machine, because in
+# lockstep what is on the way then is lost; that a host is gone is known sooner, see ``host_link``.
+HEARTBEAT_MS, SILENCE_MS = 1000, 15_000
 CONNECT_MS = 1000  # a connection to a host that does not answer is tried anew, not waited for
 HANDSHAKE_MS = 10_000  # who does not finish the handshake is shown out
 WORDS_BYTES = 4096  # most that a stranger can make a publisher keep; a subscription has some ten bytes
@@ -76,7 +78,9 @@ class Doorkeeper:
         try:
             socket.bind(endpoint)
         except zmq.ZMQError as error:
-            raise NetworkError(f"{network.own}: {endpoint} cannot be bound ({os.strerror(error.errno or 0)})") from error
+            raise NetworkError(
+                f"{network.own}: {endpoint} cannot be bound ({os.strerror(error.errno or 0)})"
+            ) from error
 
     def watch(self) -> dict[str, int]:
         """Counts of who was refused since the start; call about once a second."""

@@ -20,6 +20,7 @@ import yaml
 
 from visuomotor.launch.cli import run_app
 from visuomotor.launch.hosts import HostPlan, make_plan
+from visuomotor.launch.join import check_bundles_here, read_task
 from visuomotor.launch.process_table import make_table
 from visuomotor.launch.profile import PROFILES, Profile, ProfileError, Timeouts, load_profile
 from visuomotor.launch.supervisor import Outcome, RunError, Supervisor
@@ -108,9 +109,13 @@ def run_toy(
     *,
     hosts: bool = True,
     on_tick: Callable[[int], None] | None = None,
+    restart: bool = False,
     **world: object,
 ) -> tuple[Outcome, list[Received], dict[str, Any]]:
-    """One episode of seed 7; what the supervisor says of the hosts is the third of what is returned."""
+    """One episode of seed 7; what the supervisor says of the hosts is the third of what is returned.
+
+    With ``restart`` a second episode follows, with the dead nodes of the first anew: its outcome is not a fault.
+    """
     table = make_table(profile)
     plan: HostPlan | None = make_plan(profile, table, "car", {}, {}) if hosts else None
     table[0] = msgspec.structs.replace(table[0], module="toy_world:create", config=world)
@@ -129,6 +134,10 @@ def run_toy(
         supervisor.start()
         outcome = supervisor.run_episode(Episode(phase="reset", index=0, seed=7), on_message)
         facts = supervisor.describe_hosts()
+        if restart:
+            assert supervisor.restart_dead()
+            again = supervisor.run_episode(Episode(phase="reset", index=1, seed=7), on_message)
+            assert again.end == "goal"
     return outcome, seen, facts
 
 
@@ -142,7 +151,7 @@ def last_speed_mps(seen: list[Received]) -> float:
 
 
 @pytest.mark.slow
-def test_two_hosts_give_the_bytes_of_one_and_the_next_run_follows_a_death(
+def test_two_hosts_give_the_bytes_of_one_and_go_on_after_a_death(
     profile_file: Path, tmp_path: Path, join: Callable[..., Join]
 ) -> None:
     other = join()
@@ -156,13 +165,13 @@ def test_two_hosts_give_the_bytes_of_one_and_the_next_run_follows_a_death(
             killed.append(node.pid)
             node.send_signal(signal.SIGKILL)
 
-    outcome, seen, _ = run_toy(profile, tmp_path / "a", on_tick=kill, speed_mps=5.0, step_s=0.01)
+    outcome, seen, _ = run_toy(profile, tmp_path / "a", on_tick=kill, restart=True, length_m=30.0, step_s=0.01)
     assert outcome.fault is not None
     assert outcome.fault.node == "perception"
     assert outcome.fault.text.startswith("was killed by SIGKILL on host gpu-box")
     assert "its last message was" in outcome.fault.text
     assert outcome.stopped
-    assert last_speed_mps(seen) < 0.1
+    assert min(r.message.speed_mps for r in seen if isinstance(r.message, Truth)) < 0.1
     assert other.nodes() == []
 
     outcome, seen, facts = run_toy(profile, tmp_path / "b", length_m=30.0)
@@ -298,6 +307,52 @@ def test_who_may_launch_and_join(
     members["gpu-box"]["nodes"] = ["perception"]
     write_profile(tmp_path, members=members)
     assert "expected each of world, perception, policy, guard on one host" in complaint(*launch, "--as", "car")
+
+
+def test_what_differs_between_the_hosts_is_refused_by_name(profile_file: Path, tmp_path: Path) -> None:
+    profile = load_profile(profile_file)
+    plan = make_plan(profile, make_table(profile), "car", {}, {})
+
+    def refusal(local: Profile, **changes: Any) -> str:
+        with pytest.raises(ValueError) as caught:
+            read_task(local, "gpu-box", msgspec.msgpack.encode(msgspec.structs.replace(plan.task, **changes)))
+        return str(caught.value)
+
+    given, _ = read_task(profile, "gpu-box", msgspec.msgpack.encode(plan.task))
+    assert given.perception.mode == "truth"
+    assert "visuomotor 9.9 on the first host" in refusal(profile, version="9.9")
+    assert "calibration of camera_left: not the one" in refusal(profile, calibrations={"camera_left": "0"})
+    assert "task: Input should be 'drive'" in refusal(profile, profile=plan.task.profile | {"task": "fly"})
+    moved = load_profile(write_profile(tmp_path, base_port=20000, keys="elsewhere"))
+    assert refusal(moved).endswith("hosts: base_port: not as on the first host"), "keys may be anywhere"
+    with pytest.raises(ValueError, match="can't be read"):
+        read_task(profile, "gpu-box", b"\xff")
+    spec = make_table(load_profile("drive"))[1]
+    with pytest.raises(ValueError, match="bundle drive-forecaster of perception: [0-9a-f]{12} here, 000 first"):
+        check_bundles_here([spec], msgspec.structs.replace(plan.task, bundles={"drive-forecaster": "000"}))
+
+
+def test_keys_and_ports_at_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+    assert run_app(["keys", "new", "car", "gpu-box"]) == 0
+    told = capsys.readouterr().out
+    assert "to gpu-box: keys/gpu-box.key_secret (it alone, mode 600) and keys/car.key keys/gpu-box.key" in told
+    secret = (tmp_path / "keys" / "car.key_secret").read_text().split('"')[-2]
+    assert secret not in told
+    assert run_app(["keys", "new", "car"]) == 2
+    assert "keys/car.key: exists already" in capsys.readouterr().err
+    file = str(write_profile(tmp_path))
+    assert run_app(["keys", "ports", file]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if "tcp://" in line]
+    ports = {row[1]: (row[3], row[5]) for row in rows}
+    assert ports["hosts"] == (f"tcp://{CAR}:17400", "gpu-box")
+    assert ports["perception.tracks"][1] == "car"
+    assert ports["perception.tracks"][0].startswith(f"tcp://{GPU_BOX}:")
+    assert len({address for address, _ in ports.values()}) == len(ports)
+    assert run_app(["keys", "ports", "drive"]) == 2
 
 
 def test_a_host_that_does_not_come_is_named(profile_file: Path, tmp_path: Path) -> None:
