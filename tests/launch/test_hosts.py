@@ -165,7 +165,7 @@ def test_two_hosts_give_the_bytes_of_one_and_go_on_after_a_death(
             killed.append(node.pid)
             node.send_signal(signal.SIGKILL)
 
-    outcome, seen, _ = run_toy(profile, tmp_path / "a", on_tick=kill, restart=True, length_m=30.0, step_s=0.01)
+    outcome, seen, _ = run_toy(profile, tmp_path / "a", on_tick=kill, restart=True, speed_mps=4.0, length_m=40.0)
     assert outcome.fault is not None
     assert outcome.fault.node == "perception"
     assert outcome.fault.text.startswith("was killed by SIGKILL on host gpu-box")
@@ -328,7 +328,7 @@ def test_what_differs_between_the_hosts_is_refused_by_name(profile_file: Path, t
     with pytest.raises(ValueError, match="can't be read"):
         read_task(profile, "gpu-box", b"\xff")
     spec = make_table(load_profile("drive"))[1]
-    with pytest.raises(ValueError, match="bundle drive-forecaster of perception: [0-9a-f]{12} here, 000 first"):
+    with pytest.raises(ValueError, match=r"bundle drive-forecaster of perception: [0-9a-f]{12} here, 000 first"):
         check_bundles_here([spec], msgspec.structs.replace(plan.task, bundles={"drive-forecaster": "000"}))
 
 
