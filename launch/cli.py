@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from visuomotor import __version__
-from visuomotor.launch import cli_export, cli_learn, cli_record, cli_service
+from visuomotor.launch import cli_export, cli_hosts, cli_learn, cli_record, cli_service
 from visuomotor.launch.cli_options import (
     PLAIN,
     Clock,
@@ -23,6 +23,7 @@ from visuomotor.launch.cli_options import (
     Episodes,
     Forecaster,
     Guard,
+    Host,
     Inject,
     JsonFile,
     KeepRuns,
@@ -63,6 +64,8 @@ app.add_typer(cli_learn.train, name="train")
 app.add_typer(cli_learn.evaluate, name="eval")
 app.add_typer(cli_export.export, name="export")
 app.add_typer(cli_service.service, name="service")
+app.add_typer(cli_hosts.keys, name="keys")
+app.command()(cli_hosts.join)
 for command in (cli_record.replay, cli_record.regress, cli_record.latency):
     app.command()(command)
 
@@ -89,6 +92,7 @@ def launch_drive(
     run_dir: RunDir = None,
     keep: KeepRuns = None,
     profile: ProfileFile = None,
+    host: Host = None,
 ) -> int:
     """Drive in simulated traffic on what the cameras see; one episode of seed 0 when nothing is said."""
     from visuomotor.launch import run
@@ -119,6 +123,7 @@ def launch_drive(
             inject=tuple(inject or ()),
             run_dir=run_dir,
             keep=parse_keep(keep) if keep else None,
+            host=host or "",
         ),
     )
 
@@ -143,6 +148,7 @@ def launch_vehicle(
     run_dir: RunDir = None,
     keep: KeepRuns = None,
     profile: ProfileFile = None,
+    host: Host = None,
 ) -> int:
     """Run the same perception, policy and guard on a real camera; commands go to a dry-run sink.
 
@@ -180,6 +186,7 @@ def launch_vehicle(
             inject=tuple(inject or ()),
             run_dir=run_dir,
             keep=parse_keep(keep) if keep else None,
+            host=host or "",
         ),
     )
 

@@ -67,6 +67,9 @@ MaxDuration = Annotated[
     float | None,
     typer.Option(metavar="SECONDS", help="End an episode after so long at the latest, as a timeout."),
 ]
+Host = Annotated[
+    str | None, typer.Option("--as", metavar="HOST", help="Which host of the profile this is, where it has several.")
+]
 Report = Annotated[Path | None, typer.Option(metavar="DIR", help="Write score.json, report.html and a video here.")]
 Record = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Record every message into this MCAP file, frames lossless.")

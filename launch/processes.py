@@ -64,6 +64,10 @@ class Processes:
                 dead[name] = _describe(code)
         return dead
 
+    def absent(self) -> str:
+        """What a run still lacks beyond its processes: nothing."""
+        return ""
+
     def bad_input(self, name: str) -> str:
         """Why a node refused its configuration; empty when that is not how it ended."""
         path = self._jobs[name].error_path

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pydantic
 
 from visuomotor.messages.camera import load_camera
+from visuomotor.messages.keys import HOST_NAME
+from visuomotor.messages.network import CURVE, PLAIN, Encryption, assign_ports, check_address
 from visuomotor.messages.services import SERVICES
 from visuomotor.messages.yaml_file import YamlError, load_yaml
 
@@ -64,6 +66,52 @@ class CanBus(_Strict):
     driver: tuple[Press, ...] = ()
 
 
+Device = Literal["auto", "cpu", "cuda", "tensorrt"]
+
+
+class Member(_Strict):
+    """One host of a run and the nodes on it."""
+
+    address: Annotated[str, pydantic.AfterValidator(check_address)]
+    nodes: tuple[str, ...] = pydantic.Field(min_length=1)
+    device: Device | None = None  # where networks run on this host; None: as the profile says
+
+
+class Hosts(_Strict):
+    """The hosts of a run. The one with ``world`` launches it, the others join."""
+
+    members: dict[str, Member] = pydantic.Field(min_length=2)
+    encryption: Encryption = "curve"
+    keys: Path | None = None  # folder that `visuomotor keys new` made, relative to the profile
+    base_port: int = 17400
+    silent_s: float = pydantic.Field(default=2.0, ge=0.5, le=60.0)  # after which a host counts as gone
+
+    @pydantic.model_validator(mode="after")
+    def _members_fit(self) -> Hosts:
+        for name in self.members:
+            if not HOST_NAME.fullmatch(name):
+                raise ValueError(f"members: '{name}': expected a name like gpu-box, up to 32 of a-z, 0-9 and -")
+        nodes = [node for member in self.members.values() for node in member.nodes]
+        addresses = [member.address for member in self.members.values()]
+        if twice := sorted({n for n in nodes if nodes.count(n) > 1}):
+            raise ValueError(f"members: {', '.join(twice)}: on two hosts; expected each node on one")
+        if twice := sorted({a for a in addresses if addresses.count(a) > 1}):
+            raise ValueError(f"members: {', '.join(twice)}: of two hosts; expected an address for each")
+        if self.encryption == CURVE and self.keys is None:
+            raise ValueError(
+                "keys: expected the folder that `visuomotor keys new` made, got none; without keys there is only "
+                f"'encryption: {PLAIN}'"
+            )
+        if self.encryption == PLAIN and self.keys is not None:
+            raise ValueError(f"keys: {self.keys} would not be used with 'encryption: {PLAIN}'; expected one of the two")
+        assign_ports(self.base_port, nodes)
+        return self
+
+    def keys_folder(self, source: Path) -> Path | str:
+        """The folder of keys of a profile in file ``source``; empty where there are none."""
+        return "" if self.keys is None else source.parent / self.keys.expanduser()
+
+
 class Timeouts(_Strict):
     """How long to wait before something counts as dead, s."""
 
@@ -84,12 +132,13 @@ class Profile(_Strict):
     perception: Perception
     policy: str
     guard: bool = True
-    device: Literal["auto", "cpu", "cuda", "tensorrt"] = "auto"
+    device: Device = "auto"
     threads: int = pydantic.Field(1, ge=1, le=64)
     restart: Literal["never", "between_episodes"] = "never"  # of nodes that died; a fault stays a fault
     max_duration_s: float | None = pydantic.Field(default=None, gt=0.0)  # of an episode; then it ends as a timeout
     vehicle: AssumedVehicle | None = None
     can: CanBus | None = None
+    hosts: Hosts | None = None  # None: all on one
     timeouts: Timeouts = Timeouts()
 
     @pydantic.field_validator("cameras")
@@ -184,6 +233,11 @@ def load_profile(path: str | Path) -> Profile:
         if (found := load_camera(Path(calibration)).name) != name:
             raise ProfileError(f"{calibration}: camera_name: expected '{name}' as in {file}, got '{found}'")
     return profile
+
+
+def restore_profile(data: dict[str, object], local: Profile) -> Profile:
+    """A profile that another host has dumped, with the files and the hosts of ``local``; ProfileError as loading."""
+    return _validate({**data, "source": local.source, "hosts": local.hosts}, local.source)
 
 
 def _validate(data: dict[str, object], file: Path) -> Profile:

@@ -22,6 +22,10 @@ def print_result(score: Score, console: Console | None = None, *, per_episode: b
         if score.clock == "realtime":
             text += f"; missed deadlines {100 * score.missed_deadlines:.1f} %"
         console.print(text, highlight=False)
+    for host, facts in score.provenance.get("hosts", {}).get("others", {}).items():
+        if "clock_bound_ms" in facts:
+            bound = f"{facts['clock_bound_ms']:.3f} ms"
+            console.print(f"host {host}: clock, and so transport there and back, known within {bound}", highlight=False)
     causes = ", ".join(f"{name} {count}" for name, count in score.guard_interventions.items())
     guard = f"acted on {100 * score.guard_tick_share:.1f} % of ticks" + (f" ({causes})" if causes else "")
     console.print(f"guard: {guard if score.guard else 'switched off'}", highlight=False)

@@ -19,6 +19,7 @@ from visuomotor.deploy.runtime.device import check_device
 from visuomotor.launch.collector import RunCollector
 from visuomotor.launch.disk import DiskWatch, explain_disk_error
 from visuomotor.launch.evaluate.score import Score, provenance
+from visuomotor.launch.hosts import adapt, assume, make_plan
 from visuomotor.launch.inject import Injection, parse_injections
 from visuomotor.launch.live_table import LiveTable
 from visuomotor.launch.notify import find_service_manager
@@ -53,11 +54,16 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     inject: tuple[str, ...] = ()
     run_dir: Path | None = None
     keep: Keep | None = None  # of run folders; None: all of them
+    host: str = ""  # which of the profile's hosts this is
 
 
 def launch(profile: Profile, options: Options) -> int:
     """Run all episodes; returns the exit code. Bad input raises ValueError before any process is started."""
-    check_device(profile.device)
+    if profile.hosts is not None and not options.host:
+        members = ", ".join(profile.hosts.members)
+        raise ValueError(f"{profile.source}: hosts: this run is on {members}; expected --as HOST")
+    here = adapt(profile, options.host) if options.host else profile
+    check_device(here.device)
     bundles = check_bundles(profile)
     cameras = {name: load_camera(Path(f)) for name, f in zip(profile.cameras, profile.camera_files, strict=True)}
     wants_frames = options.report is not None or options.view
@@ -76,8 +82,9 @@ def launch(profile: Profile, options: Options) -> int:
     path = options.run_dir or RUNS / time.strftime(f"{profile.task}-%Y%m%d-%H%M%S-{os.getpid()}")
     with RunDirectory(path) as run_dir:
         table = make_table(
-            profile, render=True if wants_frames else None, camera=options.camera, run_dir=str(run_dir.path)
+            here, render=True if wants_frames else None, camera=options.camera, run_dir=str(run_dir.path)
         )
+        plan = make_plan(profile, table, options.host, bundles, faults) if options.host else None
         if options.record is not None:
             facts = describe_run(profile, options.seeds, options.camera, bundles)
             table.append(make_recorder(table, profile, options.record, options.lossy, facts, run_dir.path))
@@ -92,6 +99,7 @@ def launch(profile: Profile, options: Options) -> int:
             observe=(*WATCHED, *frames),
             service=service,
             goes_on=profile.restart != "never",
+            hosts=plan,
         )
         title = f"{profile.task}: policy {profile.policy}, perception {profile.perception.mode}, {profile.clock}"
         rows: list[dict[str, Any]] = []
@@ -100,6 +108,11 @@ def launch(profile: Profile, options: Options) -> int:
         live_table = LiveTable(collector, len(options.seeds), title, service=service)
         with lossy_output(), supervisor.interruptible(), supervisor, live_table as live:
             live.say(f"{title}; starting {len(table)} nodes, logs in {run_dir.path}")
+            if plan is not None:
+                others = ", ".join(host for host in plan.network.addresses if host != options.host)
+                live.say(f"nodes elsewhere: waits for {others}")
+                for warning in assume(plan.network):
+                    live.say(f"WARNING: {warning}")
             supervisor.start()
             for index, seed in enumerate(options.seeds):
                 row, outcome = _run_episode(profile, supervisor, collector, live, disk, index, seed, faults)
@@ -109,12 +122,16 @@ def launch(profile: Profile, options: Options) -> int:
                     if profile.restart == "never" or seed == options.seeds[-1] or not supervisor.restart_dead():
                         break
                     live.say(f"{fault.node} {fault.text}; dead nodes were started anew")
+            elsewhere = supervisor.describe_hosts()
             service.stopping("the drive has ended")
         if options.record is not None:
             sys.stderr.write(describe_recording(run_dir.path, options.record, supervisor.lost.get(RECORDER, "")) + "\n")
         if profile.task == "vehicle":
             _add_vehicle_counts(rows, run_dir.path)
         score = make_score(profile, collector, rows, bundles, faults)
+        if plan is not None:
+            score.assumed += assume(plan.network)
+            score.provenance["hosts"] = elsewhere
         unwritten = _write(score, collector, cameras, options, run_dir.path)
         print_result(score)
         if fault is not None:

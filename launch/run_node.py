@@ -63,7 +63,7 @@ def _run(node: Any, job: Job, stop: threading.Event) -> None:
         raise RuntimeError(f"{job.spec.module}: made a node called '{node.name}', the table says '{job.spec.name}'")
     if job.spec.name == SOURCE:
         node = LastStop(node, job.parent_pid, Path(job.run_dir) / "orphaned.json")
-    run_node(node, job.place, stop=stop, join_timeout_s=job.join_timeout_s, now_ns=time.monotonic_ns)
+    run_node(node, job.place, stop=stop, join_timeout_s=job.join_timeout_s)
 
 
 class LastStop:

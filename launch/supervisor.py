@@ -9,9 +9,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
+from typing import Any
 
 import msgspec
 
+from visuomotor.launch.hosts import HostedProcesses, HostPlan
 from visuomotor.launch.inject import SUPERVISOR, Injection
 from visuomotor.launch.job import Job
 from visuomotor.launch.notify import ServiceManager
@@ -75,13 +77,15 @@ class Supervisor:
         observe: Sequence[str] = ("truth", "command"),
         service: ServiceManager | None = None,
         goes_on: bool = False,
+        hosts: HostPlan | None = None,  # where some of the nodes are on other hosts
     ) -> None:
         """``goes_on``: a fault ends its episode, not the run."""
         self.table = list(table)
         self._service = service or ServiceManager()
         self._goes_on = goes_on
         self.timeouts = timeouts or Timeouts()
-        self.place = RunPlace(str(run_dir.sockets), f"{run_dir.path.name}-{os.getpid()}", clock)
+        run_id = f"{run_dir.path.name}-{os.getpid()}"
+        self.place = RunPlace(str(run_dir.sockets), run_id, clock, None if hosts is None else hosts.network)
         jobs = [
             Job(
                 spec=spec,
@@ -92,11 +96,16 @@ class Supervisor:
                 faults=tuple((faults or {}).get(spec.name, ())),
             )
             for spec in table
+            if not self.place.other_host(spec.name)
         ]
-        self.processes = Processes(jobs)
         names = [spec.name for spec in table]
         available = {service for spec in table for service in spec.outputs}
         self.coordinator = Coordinator(self.place, names, [s for s in observe if s in available])
+        try:
+            self.processes = Processes(jobs) if hosts is None else HostedProcesses(jobs, run_id, hosts)
+        except BaseException:
+            self.coordinator.close()
+            raise
         self._has_truth = "truth" in available
         self._kill_at_tick = min((f.start_s / TICK_S for f in (faults or {}).get(SUPERVISOR, ())), default=None)
         self._interrupts = 0
@@ -121,7 +130,7 @@ class Supervisor:
         except WiringError as error:
             raise RunError(f"the nodes do not fit together: {error}") from error
         except HandshakeError as error:
-            raise RunError(str(error)) from error
+            raise RunError(f"{error}{self.processes.absent()}") from error
 
     def _check_start(self) -> None:
         if self._interrupts:
@@ -263,8 +272,15 @@ class Supervisor:
         """Whether the source lives but steps no more: a video file that was played to its end."""
         return not self._has_truth and self._idle_steps[0] > 0 and self._idle_steps[1] >= 1
 
+    def describe_hosts(self) -> dict[str, Any]:
+        """For the score: what is known of the other hosts and of who was refused; empty where there are none."""
+        if not isinstance(self.processes, HostedProcesses):
+            return {}
+        return self.processes.describe(self.coordinator.refused())
+
     def _find_fault(self) -> Fault | None:
         """The next thing that went wrong, announced to the survivors; None when nothing did."""
+        self.coordinator.refused()
         self._let_go_of_the_dead()
         for name, how in self.processes.find_dead().items():
             if name not in self.coordinator.dead:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 
@@ -18,7 +17,9 @@ import zmq
 import zmq.utils.monitor
 
 from visuomotor.messages import frame, wire
+from visuomotor.messages.curve import CALLS, WORDS_BYTES, Caller, Doorkeeper, prepare_call
 from visuomotor.messages.digest import TopicDigests
+from visuomotor.messages.run_clock import RunClock
 from visuomotor.messages.schema import Message
 from visuomotor.messages.services import SERVICES
 from visuomotor.messages.wiring import RunPlace, newest_only
@@ -54,6 +55,7 @@ class _Source(msgspec.Struct):
     services: dict[bytes, str]  # prefix -> service
     at_once: int  # messages to take before the other sockets get their turn
     stale_ns: float
+    caller: Caller | None = None  # of a publisher on another host
     cut: bool = False  # the last thing that happened to the connection is that it ended
 
 
@@ -67,20 +69,39 @@ class Publisher:
         self.node = node
         self.episode = -1
         self.digests = TopicDigests()
+        self.clock = RunClock(place.clock_file)
+        self.doorkeeper = None if place.network is None else Doorkeeper(context, place.network)
         self._sockets: dict[str, zmq.Socket[bytes]] = {}
         self._services: dict[str, zmq.Socket[bytes]] = {}
-        for service in dict.fromkeys(services):
-            endpoint = place.endpoint(node, service)
-            if endpoint not in self._sockets:
-                socket = self._sockets[endpoint] = context.socket(zmq.PUB)
-                newest = newest_only(service, place.clock)
-                if newest:
-                    socket.setsockopt(zmq.CONFLATE, 1)
-                else:
-                    socket.setsockopt(zmq.SNDHWM, 0 if place.clock == "lockstep" else EVENT_QUEUE)
-                socket.setsockopt(zmq.LINGER, 0 if newest else LINGER_MS)
-                socket.bind(endpoint)
-            self._services[service] = self._sockets[endpoint]
+        try:
+            for service in dict.fromkeys(services):
+                name = place.socket_name(node, service)
+                if name not in self._sockets:
+                    self._sockets[name] = self._open(context, name, service)
+                self._services[service] = self._sockets[name]
+        except BaseException:
+            self.close()  # or the context would wait for what is open
+            raise
+
+    def _open(self, context: zmq.Context[zmq.Socket[bytes]], name: str, service: str) -> zmq.Socket[bytes]:
+        """Socket ``name``, bound for readers of this host and, where there are any, for those of others."""
+        place = self.place
+        socket = context.socket(zmq.PUB)
+        newest = newest_only(service, place.clock)
+        if newest:
+            socket.setsockopt(zmq.CONFLATE, 1)
+        else:
+            socket.setsockopt(zmq.SNDHWM, 0 if place.clock == "lockstep" else EVENT_QUEUE)
+        socket.setsockopt(zmq.LINGER, 0 if newest else LINGER_MS)
+        try:
+            socket.bind(place.endpoint(self.node, service))
+            if self.doorkeeper is not None and place.network is not None and name in place.network.doors:
+                socket.setsockopt(zmq.MAXMSGSIZE, WORDS_BYTES)
+                self.doorkeeper.bind(socket, name)
+        except BaseException:
+            socket.close(linger=0)
+            raise
+        return socket
 
     def begin_episode(self, episode: int) -> None:
         """Start the digests afresh."""
@@ -107,16 +128,22 @@ class Publisher:
             self._send(service, frame.MARK + self._head(service, -1, -1, frame.PROBE) + frame.EMPTY_BODY)
 
     def _head(self, service: str, episode: int, tick: int, kind: int) -> bytes:
-        return frame.pack_head(service, self.place.run_id, frame.Head(time.monotonic_ns(), episode, tick, kind))
+        return frame.pack_head(service, self.place.run_id, frame.Head(self.clock.now_ns(), episode, tick, kind))
 
     def _send(self, service: str, data: bytes | memoryview) -> None:
         with contextlib.suppress(zmq.Again):  # a PUB socket drops, it never waits
             self._services[service].send(data, zmq.NOBLOCK, copy=False)
 
+    def watch(self) -> dict[str, int]:
+        """Cause -> who was not let in from the network since the start; look about once a second."""
+        return {} if self.doorkeeper is None else self.doorkeeper.watch()
+
     def close(self) -> None:
         """Close the sockets."""
         for socket in self._sockets.values():
             socket.close()
+        if self.doorkeeper is not None:
+            self.doorkeeper.close()
 
 
 class Subscriber:
@@ -124,7 +151,8 @@ class Subscriber:
 
     malformed (does not fit the schema), foreign (another run or no frame of ours), stale (newest-only and older than
     the service's ``max_age_s`` when read, e.g. after the reader was stopped), oversized (over the service's
-    ``max_bytes``; the transport cuts such a publisher off and joins it again).
+    ``max_bytes``; the transport cuts such a publisher off and joins it again), refused (a handshake with a
+    publisher on another host failed: it does not take our key, or has not the one that its host should have).
     """
 
     def __init__(
@@ -136,14 +164,15 @@ class Subscriber:
         self.place = place
         self.dropped: Counter[str] = Counter()
         self.unheard: set[tuple[str, str]] = set()  # (service, node) from which nothing has come yet
+        self._clock = RunClock(place.clock_file)
         self._poller = zmq.Poller()
         self._sources: dict[zmq.Socket[bytes], _Source] = {}
-        by_endpoint: dict[str, tuple[str, list[str]]] = {}
+        by_socket: dict[str, tuple[str, list[str]]] = {}
         for service, nodes in sources.items():
             for node in nodes:
-                by_endpoint.setdefault(place.endpoint(node, service), (node, []))[1].append(service)
+                by_socket.setdefault(place.socket_name(node, service), (node, []))[1].append(service)
                 self.unheard.add((service, node))
-        for endpoint, (node, services) in by_endpoint.items():
+        for name, (node, services) in by_socket.items():
             socket = context.socket(zmq.SUB)
             newest = newest_only(services[0], place.clock)
             if newest:
@@ -155,12 +184,16 @@ class Subscriber:
             socket.setsockopt(zmq.MAXMSGSIZE, max(SERVICES[s].max_bytes for s in services) + frame.BODY_START)
             for service in services:
                 socket.setsockopt(zmq.SUBSCRIBE, frame.prefix(service))
-            monitor = socket.get_monitor_socket(MONITORED)
+            endpoint, caller = place.endpoint(node, services[0]), None
+            monitor = socket.get_monitor_socket(MONITORED | CALLS)
+            if place.network is not None and (host := place.other_host(node)):
+                endpoint, caller = place.network.endpoint(host, name), Caller()
+                prepare_call(socket, place.network, host)
             socket.connect(endpoint)
             at_once = 1 if newest else READ_AT_ONCE  # a conflating socket holds one message
             stale_ns = SERVICES[services[0]].max_age_s * 1e9 if newest else math.inf
             prefixes = {frame.prefix(s): s for s in services}
-            self._sources[socket] = _Source(node, endpoint, monitor, prefixes, at_once, stale_ns)
+            self._sources[socket] = _Source(node, endpoint, monitor, prefixes, at_once, stale_ns, caller)
             self._poller.register(socket, zmq.POLLIN)
 
     def poll(self, timeout_s: float) -> list[Received]:
@@ -191,7 +224,7 @@ class Subscriber:
             self.unheard.discard((service, source.node))
         if head.kind == frame.PROBE:
             return
-        if time.monotonic_ns() - head.t_publish_ns > source.stale_ns:
+        if self._clock.now_ns() - head.t_publish_ns > source.stale_ns:
             self.dropped["stale"] += 1
             return
         message: Message | None = None
@@ -224,8 +257,10 @@ class Subscriber:
         for socket, source in self._sources.items():
             suspected = source.cut
             while source.monitor.poll(0):
-                event = zmq.utils.monitor.recv_monitor_message(source.monitor)
-                source.cut = event["event"] == zmq.EVENT_DISCONNECTED
+                event = zmq.utils.monitor.recv_monitor_message(source.monitor)["event"]
+                if source.caller is not None and source.caller.note(event):
+                    self.dropped["refused"] += 1
+                source.cut = event == zmq.EVENT_DISCONNECTED
             if suspected and source.cut:  # nothing has followed since the last look
                 source.cut = False
                 self.dropped["oversized"] += 1

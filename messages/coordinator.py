@@ -45,7 +45,11 @@ class Coordinator:
         self._reads = {source.service for source in reads}
         self._own = wire_up(SUPERVISOR, reads, SUPERVISOR_OUTPUTS)
         self._publisher = Publisher(self._context, place, SUPERVISOR, SUPERVISOR_OUTPUTS)
-        self._rendezvous = Rendezvous(self._context, place, self._own, self.names)
+        try:
+            self._rendezvous = Rendezvous(self._context, place, self._own, self.names, self._publisher.doorkeeper)
+        except BaseException:
+            self._publisher.close()
+            raise
 
     @property
     def wiring(self) -> Wiring | None:
@@ -151,6 +155,10 @@ class Coordinator:
             self._collect(0.0)
         messages, self._inbox = self._inbox, []
         return messages
+
+    def refused(self) -> dict[str, int]:
+        """Cause -> who was not let in from the network; the log names each, so call about once a second."""
+        return self._publisher.watch()
 
     def dropped(self) -> dict[str, int]:
         """Cause -> messages that the supervisor's own reader refused."""

@@ -32,7 +32,7 @@ def run_node(
     stop: threading.Event | None = None,
     max_steps: int | None = None,
     join_timeout_s: float = 120.0,
-    now_ns: Callable[[], int] = time.monotonic_ns,
+    now_ns: Callable[[], int] | None = None,
 ) -> int:
     """Run a node until ``stop`` is set (or for ``max_steps``) and close it; returns the number of steps.
 
@@ -49,6 +49,7 @@ def run_node(
         if joined is None:
             return 0
         wiring, subscriber = joined
+        now_ns = now_ns or publisher.clock.now_ns
         return _Loop(node, place, wiring, publisher, subscriber, stop, max_steps, now_ns).run()
     finally:
         try:
@@ -102,7 +103,7 @@ class _Loop:
         self.due_ns = 0  # timer
         self.trigger_ns = 0  # arrival of the trigger message
         self.trigger_sent_ns = 0
-        self.waiting_since_ns = now_ns()
+        self.waiting_since_ns = time.monotonic_ns()
         trigger = self.stepper.trigger
         self.trigger = None if trigger is None else trigger.service
         self.period_ns = None if node.period_s is None else round(node.period_s * 1e9)
@@ -212,7 +213,7 @@ class _Loop:
             return  # this process joined after the reset
         elif message.phase == "start":
             self.running, self.joining, self.state = True, False, "running"
-            self.due_ns = self.waiting_since_ns = self.now_ns()
+            self.due_ns, self.waiting_since_ns = self.now_ns(), time.monotonic_ns()
         else:
             self.stopping, self.last_tick = True, message.last_tick
             if not self.running:
@@ -253,11 +254,12 @@ class _Loop:
             raise
         stepped_ns = time.monotonic_ns()
         self._publish_outputs(tick, outputs)
-        stages = [("wait", self.waiting_since_ns, started_ns)]
+        own = [("wait", self.waiting_since_ns, started_ns), *getattr(self.node, "stages", ())]
+        own += [("step", started_ns, stepped_ns), ("publish", stepped_ns, time.monotonic_ns())]
+        to_run_ns = self.publisher.clock.convert  # nodes measure with the clock of their host
+        stages = [(name, to_run_ns(start), to_run_ns(end)) for name, start, end in own]
         if triggered:
-            stages.append(("transport", self.trigger_sent_ns, self.trigger_ns))
-        stages += getattr(self.node, "stages", ())
-        stages += [("step", started_ns, stepped_ns), ("publish", stepped_ns, time.monotonic_ns())]
+            stages.insert(1, ("transport", self.trigger_sent_ns, self.trigger_ns))
         trace = Trace(node=self.node.name, host=self.host, stages=tuple(stages))
         parents = {s: m.message.header.seq for s, m in inputs.items() if m.message is not None}
         self.stepper.stamp_one("trace", trace, tick, tick.t_ns, parents)
@@ -338,7 +340,7 @@ class _Loop:
             steps=self.steps,
             last_tick=self.stepped_tick,
             digests=self.publisher.digests.hexdigests() if state == "stopped" else {},
-            dropped=self.subscriber.watch(),
+            dropped=self.subscriber.watch() | self.publisher.watch(),
         )
         health.header.valid = state != "fault"
         now = self.now_ns()

@@ -17,6 +17,8 @@ import msgspec
 import zmq
 
 from visuomotor.messages.bus import Publisher, Subscriber
+from visuomotor.messages.curve import Doorkeeper, caller_of, prepare_call
+from visuomotor.messages.network import CURVE, RENDEZVOUS
 from visuomotor.messages.node import Node
 from visuomotor.messages.wiring import SUPERVISOR, NodeWiring, RunPlace, Wiring, WiringError, wire_node
 
@@ -56,7 +58,15 @@ _FROM_SUPERVISOR = msgspec.msgpack.Decoder(_Wired | _Go | _Refused)
 class Rendezvous:
     """The supervisor's end."""
 
-    def __init__(self, context: zmq.Context[Any], place: RunPlace, own: NodeWiring, names: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        context: zmq.Context[Any],
+        place: RunPlace,
+        own: NodeWiring,
+        names: tuple[str, ...],
+        doorkeeper: Doorkeeper | None = None,  # where the run has several hosts
+    ) -> None:
+        self.place = place
         self.own = own
         self.names = names
         self.wiring: Wiring | None = None
@@ -68,7 +78,13 @@ class Rendezvous:
         self._socket = context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_BYTES)
         self._socket.setsockopt(zmq.LINGER, 300)
-        self._socket.bind(place.rendezvous)
+        try:
+            self._socket.bind(place.rendezvous)
+            if doorkeeper is not None:
+                doorkeeper.bind(self._socket, RENDEZVOUS)
+        except BaseException:
+            self._socket.close(linger=0)
+            raise
 
     def missing(self) -> dict[str, str]:
         """Node -> what it has still to do."""
@@ -79,22 +95,33 @@ class Rendezvous:
         wait_ms = int(timeout_s * 1e3)
         while self._socket.poll(wait_ms):
             wait_ms = 0
-            parts = self._socket.recv_multipart()
+            route, *_, last = self._socket.recv_multipart(copy=False)
             try:
-                said = _FROM_NODE.decode(parts[-1])
+                said = _FROM_NODE.decode(last.buffer)
             except (msgspec.MsgspecError, ValueError, RecursionError):
                 continue  # not one of ours
             name = said.node.name if isinstance(said, _Hello) else said.name
-            if name not in self.names:
-                self._answer(parts[0], _Refused(f"{name}: not a node of this run; expected {', '.join(self.names)}"))
+            if refusal := self._refusal(name, last):
+                self._answer(route.bytes, _Refused(refusal))
                 continue
-            self._route[name] = parts[0]
+            self._route[name] = route.bytes
             if isinstance(said, _Hello):
                 self._greet(said.node)
             elif self.wiring is not None:  # nobody is connected before that
                 self._connected.add(name)
                 if self._gone:
                     self._answer(self._route[name], _Go())
+
+    def _refusal(self, name: str, part: zmq.Frame) -> str:
+        """Why a node is not let in; empty when it is one of the run and on the host whose key it came under."""
+        if name not in self.names:
+            return f"{name}: not a node of this run; expected {', '.join(self.names)}"
+        network = self.place.network
+        if network is None or network.encryption != CURVE:
+            return ""
+        host = caller_of(part) or network.own  # without a key it came over ipc
+        expected = network.host_of(name)
+        return "" if host == expected else f"{name}: is a node of host {expected}, not of {host}"
 
     def _greet(self, node: NodeWiring) -> None:
         again = self.wiring is not None
@@ -152,7 +179,11 @@ def join(
     subscriber: Subscriber | None = None
     joined = False
     try:
-        socket.connect(place.rendezvous)
+        endpoint = place.rendezvous
+        if place.network is not None and (host := place.other_host(SUPERVISOR)):
+            endpoint = place.network.endpoint(host, RENDEZVOUS)
+            prepare_call(socket, place.network, host)
+        socket.connect(endpoint)
         own = wire_node(node)
         socket.send(msgspec.msgpack.encode(_Hello(own)))
         node.warm_up()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from visuomotor.messages.network import RENDEZVOUS, Network
 from visuomotor.messages.node import ClockName, Input, Node
 from visuomotor.messages.services import SERVICES
 from visuomotor.messages.wire import schema_hash
@@ -30,20 +31,35 @@ class RunPlace(msgspec.Struct, frozen=True):
     sockets: str
     run_id: str
     clock: ClockName = "lockstep"
+    network: Network | None = None  # None: all on one host
 
-    def endpoint(self, node: str, service: str) -> str:
-        """Address at which ``node`` publishes ``service``.
+    def socket_name(self, node: str, service: str) -> str:
+        """Name of the socket on which ``node`` publishes ``service``.
 
         Everything in lockstep, and what is never dropped in realtime, shares one socket per node and so keeps its
         order; newest-only services have a socket each, because a socket keeps one newest message.
         """
-        name = f"{node}.{service}" if newest_only(service, self.clock) else node
-        return f"ipc://{self.sockets}/{name}"
+        return f"{node}.{service}" if newest_only(service, self.clock) else node
+
+    def endpoint(self, node: str, service: str) -> str:
+        """Address at which readers on the host of ``node`` find ``service``."""
+        return f"ipc://{self.sockets}/{self.socket_name(node, service)}"
+
+    def other_host(self, node: str) -> str:
+        """Host of a node that is not on this one; empty for one that is."""
+        if self.network is None or (host := self.network.host_of(node)) == self.network.own:
+            return ""
+        return host
 
     @property
     def rendezvous(self) -> str:
-        """Address at which the supervisor receives the nodes of the run."""
-        return f"ipc://{Path(self.sockets) / 'rendezvous'}"
+        """Address at which the supervisor receives the nodes of its host."""
+        return f"ipc://{Path(self.sockets) / RENDEZVOUS}"
+
+    @property
+    def clock_file(self) -> str:
+        """Where the offset of this host's clock is told; empty where the run's clock is its own."""
+        return "" if self.network is None else self.network.clock_file
 
 
 class NodeWiring(msgspec.Struct, frozen=True):

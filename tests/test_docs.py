@@ -1,5 +1,6 @@
 """What README and the guides tell users to write runs as it stands there."""
 
+import json
 import re
 import subprocess
 import sys
@@ -20,6 +21,7 @@ GUIDES = (
     "record",
     "can",
     "operations",
+    "hosts",
 )
 PAGES = ["README.md", *(f"docs/{name}.md" for name in GUIDES)]
 
@@ -55,6 +57,17 @@ def test_links_lead_somewhere(page):
     path = ROOT / page
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", path.read_text()):
         assert (path.parent / target).exists(), f"{page}: no {target}"
+
+
+def test_figures_of_encryption_are_those_of_the_result_file():
+    page = (ROOT / "docs" / "hosts.md").read_text()
+    result = json.loads((ROOT / "benchmarks" / "results" / "encryption.json").read_text())
+    for way, label in (("ipc", "ipc"), ("tcp_plain", "tcp, plain"), ("tcp_curve", "tcp, keys")):
+        row = result["ways"][way]
+        assert f"| {label} | {row['p50_ms']:.3f} ms | {row['p99_ms']:.3f} ms | {row['cpu_ms']:.3f} ms |" in page
+    ratios = result["ratios"]["curve_to_tcp_plain"]
+    assert f"Keys cost {ratios['cpu_ms']:.2f} times the CPU time" in page
+    assert f"{ratios['p50_ms']:.2f} times its latency" in page
 
 
 def test_figures_in_the_readme_are_those_of_the_result_files():
