@@ -8,6 +8,7 @@ from typing import Literal
 import pydantic
 import yaml
 
+from visuomotor.deploy.runtime.tuning import read_tuning
 from visuomotor.messages.camera import load_camera
 from visuomotor.messages.services import SERVICES
 
@@ -64,6 +65,14 @@ class CanBus(_Strict):
     driver: tuple[Press, ...] = ()
 
 
+class Runtime(_Strict):
+    """How sessions compute on ``device``: the keys of ``deploy.runtime.tuning.Tuning``, explained there."""
+
+    spinning: bool = False
+    cuda_graph: bool = False
+    fp16: bool = False
+
+
 class Timeouts(_Strict):
     """How long to wait before something counts as dead, s."""
 
@@ -86,6 +95,7 @@ class Profile(_Strict):
     guard: bool = True
     device: Literal["auto", "cpu", "cuda", "tensorrt"] = "auto"
     threads: int = pydantic.Field(1, ge=1, le=64)
+    runtime: Runtime = Runtime()
     restart: Literal["never", "between_episodes"] = "never"  # of nodes that died; a fault stays a fault
     vehicle: AssumedVehicle | None = None
     can: CanBus | None = None
@@ -117,6 +127,7 @@ class Profile(_Strict):
                 raise ValueError("guard: may be switched off in simulation only")
         elif self.vehicle is not None:
             raise ValueError(f"vehicle: only for task 'vehicle', not '{self.task}'")
+        read_tuning(self.runtime.model_dump()).check(self.device)
         if self.can is not None:
             if self.task != "drive":
                 raise ValueError(f"can: so far only with the simulated car of task 'drive', not '{self.task}'")
