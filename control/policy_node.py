@@ -82,7 +82,7 @@ class PolicyNode:
 
 
 def create(config: dict[str, Any]) -> PolicyNode:
-    """Node from ``policy`` (bundle, "idm", "random"), ``device``, ``threads``, ``runtime``; ValueError on a wrong key."""
+    """Node from ``policy`` (bundle, "idm", "random"), ``device``, ``threads``, ``runtime``. ValueError: wrong key."""
     known = {"policy", "device", "threads", "runtime"}
     unknown = set(config) - known
     if unknown or not config.get("policy"):

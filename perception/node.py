@@ -22,7 +22,8 @@ def create(config: dict[str, Any]) -> Node:
 
     Keys: ``cameras`` (YAML paths), ``detector`` (camera name -> bundle), ``device``, ``threads``, ``runtime``
     (``deploy.runtime.tuning.Tuning``), ``forecaster`` and ``mode``. ``forecaster`` is a bundle, "cv", "kalman" or
-    "none"; ``mode`` is "real", "truth" (tracks from the simulator) or "blind" (no tracks). Raises ValueError that names the key and what was expected.
+    "none"; ``mode`` is "real", "truth" (tracks from the simulator) or "blind" (no tracks). Raises ValueError that names
+    the key and what was expected.
     """
     mode = config.get("mode", "real")
     if mode not in MODES:
