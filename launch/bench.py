@@ -34,7 +34,7 @@ from visuomotor.deploy.runtime.bench_worker import (
     Request,
     Started,
 )
-from visuomotor.deploy.runtime.bundle import Bundle, load_bundle
+from visuomotor.deploy.runtime.bundle import Bundle, BundleError, load_bundle
 from visuomotor.deploy.runtime.device import check_device, find_obstacle
 from visuomotor.deploy.runtime.tuning import Tuning
 from visuomotor.launch.evaluate.score import percentiles, provenance
@@ -145,7 +145,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def run_bench(name: str, settings: Settings, *, quiet: bool = False) -> Result:
-    """Measure one bundle. Raises BundleError or DeviceError before anything is started."""
+    """Measure one bundle. Raises BundleError or DeviceError where it does not run as asked."""
     check_device(settings.device)
     device = settings.device
     if device == "auto":
@@ -182,6 +182,8 @@ def run_bench(name: str, settings: Settings, *, quiet: bool = False) -> Result:
                 rows[way] = Row(way=way, started=started)
                 if not started.error:
                     workers[way] = worker
+        if rows[OURS].started.error:
+            raise BundleError(f"{bundle.path}: {rows[OURS].started.error}")
         _take_turns(workers, rows, settings.calls, quiet)
         _compare_outputs(workers, rows)
     finally:
@@ -233,8 +235,11 @@ def _compare_outputs(workers: Mapping[str, Worker], rows: Mapping[str, Row]) -> 
 def _start_cold(job: Job, way: str, warm: Started) -> Started:
     """A fresh process with this way alone."""
     module = TORCH_WORKER if way.startswith("torch") else RUNTIME_WORKER
-    with Worker(module, msgspec.structs.replace(job, ways=(way,), setting=warm.settings)) as worker:
-        return worker.ready.ways[way]
+    try:
+        with Worker(module, msgspec.structs.replace(job, ways=(way,), setting=warm.settings)) as worker:
+            return worker.ready.ways[way]
+    except WorkerError as error:
+        return Started(error=f"in a fresh process: {error}")
 
 
 def _conclude(
@@ -273,21 +278,23 @@ def print_bench(result: Result, console: Console | None = None) -> None:
         f"{result.calls} calls each, ms"
     )
     table.add_column("way", no_wrap=True)
-    for name in ("load", "first", "p50", "p95", "p99", "max", "peak MB", "GPU MB"):
-        table.add_column(name, justify="right")
+    columns = ["load", "first", "p50", "p95", "p99", "max", "peak MB", *(["GPU MB"] if result.device != "cpu" else [])]
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
     for row in result.ways:
         started, latency = row.started, row.latency_ms
         if not latency:
-            table.add_row(row.way, *["-"] * 8)
+            table.add_row(row.way, *["-"] * len(columns))
             continue
-        cost = (f"{started.load_ms:.0f}", f"{started.first_ms:.1f}")
-        calls = tuple(f"{latency[key]:.3f}" for key in ("p50", "p95", "p99", "max"))
-        table.add_row(row.way, *cost, *calls, f"{started.peak_mb:.0f}", f"{started.gpu_mb:.0f}")
+        cells = [f"{started.load_ms:.0f}", f"{started.first_ms:.1f}"]
+        cells += [f"{latency[key]:.{3 if latency[key] < 1.0 else 1}f}" for key in ("p50", "p95", "p99", "max")]
+        cells += [f"{started.peak_mb:.0f}", f"{started.gpu_mb:.0f}"]
+        table.add_row(row.way, *cells[: len(columns)])
     console.print(table)
     for row in result.ways:
         text = row.started.error or row.started.settings
         if row.differs is not None and row.differs > SAME_WITHIN:
-            text += f"; outputs differ by up to {row.differs:.2g}"
+            text += f"; computes something else: outputs differ by up to {row.differs:.2g}"
         console.print(f"{row.way}: {text}", highlight=False)
     for name, ratio in result.ratios.items():
         console.print(f"{name}: {ratio:.3f} x (p50)", highlight=False)
