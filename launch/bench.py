@@ -142,6 +142,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     rows: int = 0
     fp16: bool = False
     compile: bool = True
+    torch: bool = True
 
 
 def run_bench(name: str, settings: Settings, *, quiet: bool = False) -> Result:
@@ -167,6 +168,8 @@ def run_bench(name: str, settings: Settings, *, quiet: bool = False) -> Result:
     opened: list[Worker] = []
     try:
         for module, ways in _list_workers(job):
+            if module == TORCH_WORKER and not settings.torch:
+                continue
             if module == TORCH_WORKER and importlib.util.find_spec("torch") is None:
                 rows[TORCH_BEST] = Row(way=TORCH_BEST, started=Started(error="not installed: visuomotor[train]"))
                 continue
