@@ -4,8 +4,8 @@
 
 Each network on CUDA and, where it is installed, TensorRT (also in half precision): bare ONNX Runtime, bound buffers,
 bound buffers and a CUDA graph. Then perception of three cameras, policy and guard in one process, as a run has them.
-Without a GPU, or with ``--dry-run``, the same script runs on the CPU and writes ``results/gpu_dry_run.json``: that shows
-that it works, and nothing about GPUs.
+Without a GPU, or with ``--dry-run``, the same script runs on the CPU and writes ``results/gpu_dry_run.json``: that
+shows that it works, and nothing about GPUs.
 """
 
 from __future__ import annotations
