@@ -22,7 +22,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from visuomotor.deploy.runtime.bench_worker import make_inputs
+from visuomotor.deploy.runtime.bundle import load_bundle
 from visuomotor.deploy.runtime.device import describe_gpu, find_obstacle
+from visuomotor.deploy.runtime.session import make_session
+from visuomotor.deploy.runtime.tuning import Tuning
 from visuomotor.launch.bench import Settings, print_bench, run_bench
 from visuomotor.launch.evaluate.score import percentiles, provenance, write_json
 from visuomotor.launch.process_table import SOURCE, create_node, make_table
@@ -58,8 +62,18 @@ def measure_networks(devices: list[str], calls: int) -> list[dict[str, Any]]:
                     results.append({"bundle": bundle, "device": device, "fp16": fp16, "error": str(error)})
                     continue
                 print_bench(result)
-                results.append({**msgspec.to_builtins(result), "fp16": fp16})
+                differs = compare_with_cpu(bundle, device, Tuning(fp16=fp16))
+                print(f"outputs differ from the CPU's by up to {differs}")
+                results.append({**msgspec.to_builtins(result), "fp16": fp16, "differs_from_cpu": differs})
     return results
+
+
+def compare_with_cpu(name: str, device: str, tuning: Tuning) -> dict[str, float]:
+    """Largest difference of each output on the same random inputs, one row per free dimension."""
+    bundle = load_bundle(name)
+    inputs = make_inputs(bundle.meta.inputs, rows=1)
+    found, expected = make_session(bundle, device, tuning=tuning).run(inputs), make_session(bundle, "cpu").run(inputs)
+    return {key: float(np.abs(found[key].astype(float) - value).max()) for key, value in expected.items()}
 
 
 def record_scene(profile: Profile, ticks: int) -> tuple[str, list[dict[str, Message]]]:

@@ -152,8 +152,6 @@ def run_bare(
     tuning = Tuning(spinning=spinning, fp16=job.fp16)
     model = str(bundle.model_path)
     options = make_options(job.threads, tuning)
-    if job.device != "cpu":
-        ort.preload_dlls(directory="")
     session = ort.InferenceSession(model, options, providers=list_providers(job.device, tuning, model))
     if (taken := session.get_providers()[0]) != PROVIDERS[job.device]:
         raise RuntimeError(f"took {taken} in place of {PROVIDERS[job.device]}")
@@ -166,6 +164,8 @@ def run_ours(job: Job, bundle: Bundle, inputs: Arrays, way: str) -> tuple[Call, 
     """This package's session: as nodes use it, with bound buffers, or with a CUDA graph."""
     tuning = Tuning(cuda_graph=way == GRAPH, fp16=job.fp16)
     session = make_session(bundle, job.device, job.threads, tuning)
+    if session.tuning != tuning:
+        raise RuntimeError("no CUDA graph of this network: ONNX Runtime does not capture it")
     if way == OURS and job.device == "cpu":
         return lambda: session.run(inputs), f"{job.threads} thread(s), no spinning", session.placement
     binding = session.bind(**dict.fromkeys(session.free_dimensions, job.rows))
@@ -196,6 +196,10 @@ def main() -> None:
     out = take_output()
     job = msgspec.json.decode(sys.argv[1], type=Job)
     bundle = load_bundle(Path(job.bundle))
+    if job.device != "cpu":
+        ort.preload_dlls(
+            directory=""
+        )  # CUDA's runtime must be there to ask for the memory in use before a way is loaded
     inputs = make_inputs(bundle.meta.inputs, job.rows)
     calls: dict[str, Call] = {}
     ready = Ready(ways={})

@@ -6,7 +6,6 @@ import ctypes
 import math
 import mmap
 import weakref
-from functools import cache
 
 import numpy as np
 
@@ -47,8 +46,8 @@ def _unpin(array: np.ndarray) -> None:
         runtime.cudaHostUnregister(ctypes.c_void_p(array.ctypes.data))
 
 
-@cache
 def _find_runtime() -> ctypes.CDLL | None:
+    """Looked for anew each time: ONNX Runtime may load it from a wheel's folder later on."""
     for name in CUDA_RUNTIMES:
         try:
             return ctypes.CDLL(name)

@@ -134,7 +134,13 @@ class Session:
     @property
     def free_dimensions(self) -> tuple[str, ...]:
         """Names of the dimensions of the inputs that are not fixed."""
-        return tuple(dict.fromkeys(d for shape in self.input_shapes.values() for d in shape if not isinstance(d, int)))
+        return tuple(dict.fromkeys(d for shape in self.input_shapes.values() for d in shape if isinstance(d, str)))
+
+    @property
+    def bindable(self) -> bool:
+        """Whether the shapes of inputs and outputs follow from ``free_dimensions``, not from the data."""
+        shapes = (*self.input_shapes.values(), *self._output_shapes.values())
+        return all(isinstance(d, int) or d in self.free_dimensions for shape in shapes for d in shape)
 
 
 def make_session(
@@ -167,20 +173,34 @@ def make_session(
 
 
 def _start(source: Bundle | Path | bytes, device: str, threads: int, tuning: Tuning, reason: str) -> Session:
-    session = _open(source, device, threads, tuning, reason)
+    """A network with free dimensions may go without the CUDA graph that the profile wants for the others."""
+    try:
+        return _warm(_open(source, device, threads, tuning, reason), source)
+    except DeviceError as error:
+        if not tuning.cuda_graph:
+            raise
+        without = msgspec.structs.replace(tuning, cuda_graph=False)
+        session = _warm(_open(source, device, threads, without, reason), source)
+        if not session.free_dimensions:
+            raise
+        LOG.warning("%s: no CUDA graph: %s", source.name if isinstance(source, Bundle) else "model", error)
+        return session
+
+
+def _warm(session: Session, source: Bundle | Path | bytes) -> Session:
     if isinstance(source, Bundle):
         _check_signature(source, session)
-    if device == "cpu":
+    if session.device == "cpu":
         session.warm_up()
         return session
     try:
-        if device == "tensorrt" and session.free_dimensions:
+        if session.device == "tensorrt" and session.free_dimensions:
             session.warm_up(**dict.fromkeys(session.free_dimensions, MOST_ROWS))
         session.warm_up()
-        with contextlib.suppress(BindingError) if session.free_dimensions else contextlib.nullcontext():
+        if session.bindable:
             session.bind(**dict.fromkeys(session.free_dimensions, 1))
     except Exception as error:  # ONNX Runtime's own exceptions share no public base
-        raise DeviceError(f"device '{device}' is not to be had: first run: {_first_line(error)}") from error
+        raise DeviceError(f"device '{session.device}' is not to be had: first run: {_first_line(error)}") from error
     return session
 
 

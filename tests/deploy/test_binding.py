@@ -25,6 +25,7 @@ def make_arrays(rows: int, value: float) -> dict[str, np.ndarray]:
 
 
 def test_bound_calls_compute_what_plain_ones_do(double: Session):
+    assert double.bindable
     binding = double.bind(rows=4)
     for value in (1.0, 5.0, -2.0):
         inputs = make_arrays(4, value)
@@ -91,6 +92,7 @@ def test_a_free_dimension_needs_a_size(double: Session, sizes: dict, found: str)
 
 def test_a_shape_that_depends_on_the_data_cannot_be_bound():
     session = make_session(make_finder(), "cpu")
+    assert not session.bindable
     with pytest.raises(BindingError, match=r"found: shape \[1, 'many'\]"):
         session.bind()
     assert session.run({"x": np.array([0, 1, 1], np.float32)})["found"].tolist() == [[1, 2]]
