@@ -197,9 +197,7 @@ def main() -> None:
     job = msgspec.json.decode(sys.argv[1], type=Job)
     bundle = load_bundle(Path(job.bundle))
     if job.device != "cpu":
-        ort.preload_dlls(
-            directory=""
-        )  # CUDA's runtime must be there to ask for the memory in use before a way is loaded
+        ort.preload_dlls(directory="")  # CUDA's runtime tells the memory in use, before a way is loaded too
     inputs = make_inputs(bundle.meta.inputs, job.rows)
     calls: dict[str, Call] = {}
     ready = Ready(ways={})

@@ -10,9 +10,11 @@ pytest.importorskip("onnx")
 from graphs import make_double, make_finder
 
 from visuomotor.deploy.runtime import pinned
+from visuomotor.deploy.runtime import session as session_module
 from visuomotor.deploy.runtime.binding import BindingError
-from visuomotor.deploy.runtime.device import find_obstacle
+from visuomotor.deploy.runtime.device import DeviceError, find_obstacle
 from visuomotor.deploy.runtime.session import Session, make_session
+from visuomotor.deploy.runtime.tuning import Tuning
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +105,40 @@ def test_a_binding_that_computes_something_else_is_refused(double: Session, monk
     monkeypatch.setattr(double, "_run_plain", lambda inputs: {n: v + 1 for n, v in plain(inputs).items()})
     with pytest.raises(BindingError, match="y: a bound call computes something else than a plain one"):
         double.bind(rows=2)
+
+
+def test_run_takes_the_buffers_that_fit_and_does_without_where_none_do(monkeypatch: pytest.MonkeyPatch):
+    session = make_session(make_double(), "cpu")
+    session._bindings += [session.bind(rows=2), session.bind(rows=3)]  # as bind itself does on a GPU
+    taken: list[int] = []
+    for binding in session._bindings:
+        rows, run = len(binding.inputs["x"]), binding.run
+        monkeypatch.setattr(binding, "run", lambda inputs, rows=rows, run=run: taken.append(rows) or run(inputs))
+    for rows in (3, 2, 4, 3):
+        assert (session.run(make_arrays(rows, 5.0))["y"] == np.full((rows, 3), 10.0)).all()
+    assert taken == [3, 2, 3]
+
+
+@pytest.mark.parametrize("rows", ["rows", 2])
+def test_a_graph_that_is_not_captured_is_refused_unless_its_dimensions_are_free(
+    rows: int | str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    real = session_module._open
+
+    def refuse(source: bytes, device: str, threads: int, tuning: Tuning, reason: str) -> Session:
+        if tuning.cuda_graph:
+            raise DeviceError("device 'cuda' is not to be had: This session cannot use the graph capture feature")
+        return real(source, "cpu", threads, tuning, reason)
+
+    monkeypatch.setattr(session_module, "_open", refuse)
+    monkeypatch.setattr(session_module, "check_device", lambda device: None)
+    if isinstance(rows, int):
+        with pytest.raises(DeviceError, match="cannot use the graph capture"):
+            make_session(make_double(rows), "cuda", tuning=Tuning(cuda_graph=True))
+    else:
+        session = make_session(make_double(rows), "cuda", tuning=Tuning(cuda_graph=True))
+        assert session.tuning == Tuning()
+        assert "no CUDA graph: device 'cuda' is not to be had: This session cannot use the graph capture" in caplog.text
 
 
 def test_threads_do_not_see_each_others_outputs(double: Session):
