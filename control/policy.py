@@ -13,6 +13,7 @@ from visuomotor.control.inputs import DriveInputs
 from visuomotor.control.observation import LAYOUT, observe
 from visuomotor.deploy.runtime.bundle import META_FILE, Bundle, BundleError, load_bundle
 from visuomotor.deploy.runtime.session import make_session
+from visuomotor.deploy.runtime.tuning import Tuning
 from visuomotor.messages.schema import Episode
 
 BASELINES = ("idm", "random")
@@ -38,11 +39,11 @@ class OnnxPolicy:
     Raises BundleError when the bundle is not a driving policy made for this observation layout.
     """
 
-    def __init__(self, bundle: Bundle, device: str = "auto", threads: int = 1) -> None:
+    def __init__(self, bundle: Bundle, device: str = "auto", threads: int = 1, tuning: Tuning | None = None) -> None:
         check_policy(bundle)
         self.name = bundle.name
-        self._session = make_session(bundle, device, threads)
-        self.provider = self._session.provider
+        self._session = make_session(bundle, device, threads, tuning)
+        self.provider = self._session.placement_text
 
     def reset(self, episode: Episode) -> None:
         """Nothing to forget: the network has no state."""
@@ -107,10 +108,10 @@ class RandomPolicy:
         return self._driver.act(inputs).astype(np.float32)
 
 
-def load_policy(name: str | Path, device: str = "auto", threads: int = 1) -> Policy:
+def load_policy(name: str | Path, device: str = "auto", threads: int = 1, tuning: Tuning | None = None) -> Policy:
     """A baseline by name ("idm", "random") or the policy of a bundle, given by folder or shipped name."""
     if name == "idm":
         return IdmPolicy()
     if name == "random":
         return RandomPolicy()
-    return OnnxPolicy(load_bundle(name, "policy"), device, threads)
+    return OnnxPolicy(load_bundle(name, "policy"), device, threads, tuning)

@@ -59,6 +59,7 @@ def make_table(profile: Profile, *, render: bool | None = None, camera: str = ""
                 "mode": mode,
                 "device": profile.device,
                 "threads": profile.threads,
+                "runtime": profile.runtime.model_dump(),
             },
             inputs=(*sees, "vehicle_state"),
             outputs=(*(("detections",) if mode == "real" else ()), "tracks", "forecast"),
@@ -66,7 +67,12 @@ def make_table(profile: Profile, *, render: bool | None = None, camera: str = ""
         NodeSpec(
             name="policy",
             module="visuomotor.control.policy_node:create",
-            config={"policy": profile.policy, "device": profile.device, "threads": profile.threads},
+            config={
+                "policy": profile.policy,
+                "device": profile.device,
+                "threads": profile.threads,
+                "runtime": profile.runtime.model_dump(),
+            },
             inputs=("vehicle_state", "route", "tracks", "forecast"),
             outputs=("policy_command",),
         ),

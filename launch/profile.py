@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import pydantic
 
+from visuomotor.deploy.runtime.tuning import read_tuning
 from visuomotor.messages.camera import load_camera
 from visuomotor.messages.keys import HOST_NAME
 from visuomotor.messages.network import CURVE, PLAIN, Encryption, assign_ports, check_address
@@ -112,6 +113,14 @@ class Hosts(_Strict):
         return "" if self.keys is None else source.parent / self.keys.expanduser()
 
 
+class Runtime(_Strict):
+    """How sessions compute on ``device``: the keys of ``deploy.runtime.tuning.Tuning``, explained there."""
+
+    spinning: bool = False
+    cuda_graph: bool = False
+    fp16: bool = False
+
+
 class Timeouts(_Strict):
     """How long to wait before something counts as dead, s."""
 
@@ -134,6 +143,7 @@ class Profile(_Strict):
     guard: bool = True
     device: Device = "auto"
     threads: int = pydantic.Field(1, ge=1, le=64)
+    runtime: Runtime = Runtime()
     restart: Literal["never", "between_episodes"] = "never"  # of nodes that died; a fault stays a fault
     max_duration_s: float | None = pydantic.Field(default=None, gt=0.0)  # of an episode; then it ends as a timeout
     vehicle: AssumedVehicle | None = None
@@ -167,6 +177,7 @@ class Profile(_Strict):
                 raise ValueError("guard: may be switched off in simulation only")
         elif self.vehicle is not None:
             raise ValueError(f"vehicle: only for task 'vehicle', not '{self.task}'")
+        read_tuning(self.runtime.model_dump()).check(self.device)
         if self.can is not None:
             if self.task != "drive":
                 raise ValueError(f"can: so far only with the simulated car of task 'drive', not '{self.task}'")

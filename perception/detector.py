@@ -11,6 +11,7 @@ import numpy as np
 
 from visuomotor.deploy.runtime.bundle import META_FILE, Bundle, BundleError, load_bundle
 from visuomotor.deploy.runtime.session import Session, make_session
+from visuomotor.deploy.runtime.tuning import Tuning
 from visuomotor.messages.camera import CameraModel, rotation
 from visuomotor.messages.schema import CLASS_NAMES, Detections
 
@@ -105,6 +106,7 @@ class Detector:
         camera: CameraModel,
         device: str = "auto",
         threads: int = 1,
+        tuning: Tuning | None = None,
         *,
         session: Session | None = None,
         attitude_sigma_rad: float = 0.001,
@@ -133,7 +135,7 @@ class Detector:
         if ground_point not in ("centre", "foot"):
             raise BundleError(f"{file}: extra.ground_point: expected 'centre' or 'foot', got {ground_point!r}")
         self.at_foot = ground_point == "foot"
-        self.session = session or make_session(self.bundle, device=device, threads=threads)
+        self.session = session or make_session(self.bundle, device, threads, tuning)
 
     def infer(self, image: np.ndarray) -> dict[str, np.ndarray]:
         """The graph's outputs for one BGR frame uint8 [H, W, 3], cut to their count (the scores fall to MIN_SCORE)."""
@@ -191,6 +193,7 @@ def make_detectors(
     device: str = "auto",
     threads: int = 1,
     attitude_sigma_rad: float = 0.001,
+    tuning: Tuning | None = None,
 ) -> dict[str, Detector]:
     """One detector per camera that has a bundle; cameras with the same bundle share one session.
 
@@ -205,7 +208,7 @@ def make_detectors(
     for name, source in bundles.items():
         bundle = source if isinstance(source, Bundle) else load_bundle(source, "detector")
         if bundle.path not in loaded:
-            loaded[bundle.path] = (bundle, make_session(bundle, device=device, threads=threads))
+            loaded[bundle.path] = (bundle, make_session(bundle, device, threads, tuning))
         bundle, session = loaded[bundle.path]
         detectors[name] = Detector(bundle, cameras[name], session=session, attitude_sigma_rad=attitude_sigma_rad)
     return detectors

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from visuomotor.deploy.runtime.placement import describe_placement, merge_placements
+from visuomotor.deploy.runtime.tuning import read_tuning
 from visuomotor.messages.camera import CameraModel, load_camera
 from visuomotor.messages.node import Input, Inputs, Tick
 from visuomotor.messages.schema import CameraFrame, Detections, Episode, Header, Message, VehicleState
@@ -42,7 +44,9 @@ class DetectorNode:
         )
         self.health = {name: CameraHealth() for name in self.detectors}
         self.stages: list[tuple[str, int, int]] = []  # name, start and end on the monotonic clock
-        self.provider = next(iter(self.detectors.values())).session.provider
+        sessions = list(dict.fromkeys(detector.session for detector in self.detectors.values()))
+        placement = merge_placements(session.placement for session in sessions)
+        self.provider = describe_placement(placement, sessions[0].provider)
 
     @property
     def note(self) -> str:
@@ -96,7 +100,8 @@ def create(config: dict[str, Any]) -> DetectorNode:
     """Detector node of a process table.
 
     Keys: ``cameras`` (YAML paths, the first triggers), ``detector`` (camera name -> bundle), ``device``, ``threads``,
-    ``attitude_sigma_rad`` (uncertainty of the body's roll and pitch). Raises ValueError that names the key.
+    ``runtime`` (``deploy.runtime.tuning.Tuning``), ``attitude_sigma_rad`` (uncertainty of the body's roll and pitch).
+    Raises ValueError that names the key.
     """
     cameras = [c if isinstance(c, CameraModel) else load_camera(Path(c)) for c in config.get("cameras", ())]
     by_name = {camera.name: camera for camera in cameras}
@@ -109,5 +114,6 @@ def create(config: dict[str, Any]) -> DetectorNode:
         device=str(config.get("device", "auto")),
         threads=int(config.get("threads", 1)),
         attitude_sigma_rad=float(config.get("attitude_sigma_rad", 0.001)),
+        tuning=read_tuning(config.get("runtime")),
     )
     return DetectorNode({name: detectors[name] for name in by_name if name in detectors})

@@ -9,6 +9,7 @@ import numpy as np
 
 from visuomotor.deploy.runtime.bundle import Bundle, BundleError, load_bundle
 from visuomotor.deploy.runtime.session import make_session
+from visuomotor.deploy.runtime.tuning import Tuning
 from visuomotor.messages.schema import CLASS_NAMES
 
 HISTORY_SAMPLES = 11  # the last is now
@@ -85,7 +86,7 @@ def checked_history(
 class LstmForecaster:
     """The learned forecaster of a bundle, on ONNX Runtime."""
 
-    def __init__(self, bundle: Bundle, device: str = "auto", threads: int = 1) -> None:
+    def __init__(self, bundle: Bundle, device: str = "auto", threads: int = 1, tuning: Tuning | None = None) -> None:
         if bundle.meta.class_names != CLASS_NAMES:
             raise BundleError(
                 f"{bundle.path}: class_names: expected {list(CLASS_NAMES)}, got {list(bundle.meta.class_names)}"
@@ -95,8 +96,8 @@ class LstmForecaster:
         self.horizon_steps = int(bundle.get_extra("horizon_steps", int))
         self.futures = int(bundle.get_extra("futures", int))
         self.step_s = float(bundle.get_extra("step_s", (int, float)))
-        self._session = make_session(bundle, device, threads)
-        self.provider = self._session.provider
+        self._session = make_session(bundle, device, threads, tuning)
+        self.provider = self._session.placement_text
 
     def predict(self, history_m: np.ndarray, present: np.ndarray, class_id: np.ndarray, scene: np.ndarray) -> Futures:
         """See ``Forecaster.predict``."""
@@ -107,7 +108,9 @@ class LstmForecaster:
         return Futures(out["position_m"], out["spread_m"], out["probability"])
 
 
-def load_forecaster(name: str | Path, *, device: str = "auto", threads: int = 1) -> Forecaster | None:
+def load_forecaster(
+    name: str | Path, *, device: str = "auto", threads: int = 1, tuning: Tuning | None = None
+) -> Forecaster | None:
     """The forecaster a profile names: "cv", "kalman", "none" (None) or a bundle folder or shipped bundle's name.
 
     Raises BundleError when the bundle is not to be had or is of another kind.
@@ -118,4 +121,4 @@ def load_forecaster(name: str | Path, *, device: str = "auto", threads: int = 1)
         from visuomotor.perception.baseline_forecasters import ConstantVelocity, Kalman
 
         return ConstantVelocity() if str(name) == "cv" else Kalman()
-    return LstmForecaster(load_bundle(name, "forecaster"), device, threads)
+    return LstmForecaster(load_bundle(name, "forecaster"), device, threads, tuning)

@@ -27,6 +27,7 @@ class ForecasterNode:
 
     def __init__(self, forecaster: Forecaster | None) -> None:
         self._forecaster = forecaster
+        self.provider: str = getattr(forecaster, "provider", "")
         self._history = TrackHistory()
         self._last_t_ns: int | None = None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from visuomotor.deploy.runtime.tuning import read_tuning
 from visuomotor.messages.camera import CameraModel, load_camera
 from visuomotor.messages.graph import Chain
 from visuomotor.messages.node import Node
@@ -19,16 +20,19 @@ MODES = ("real", "truth", "blind")
 def create(config: dict[str, Any]) -> Node:
     """The perception node of a process table.
 
-    Keys: ``cameras`` (YAML paths), ``detector`` (camera name -> bundle), ``device``, ``threads``, ``forecaster`` and
-    ``mode``. ``forecaster`` is a bundle, "cv", "kalman" or "none"; ``mode`` is "real", "truth" (tracks from the
-    simulator) or "blind" (no tracks). Raises ValueError that names the key and what was expected.
+    Keys: ``cameras`` (YAML paths), ``detector`` (camera name -> bundle), ``device``, ``threads``, ``runtime``
+    (``deploy.runtime.tuning.Tuning``), ``forecaster`` and ``mode``. ``forecaster`` is a bundle, "cv", "kalman" or
+    "none"; ``mode`` is "real", "truth" (tracks from the simulator) or "blind" (no tracks). Raises ValueError that names
+    the key and what was expected.
     """
     mode = config.get("mode", "real")
     if mode not in MODES:
         raise ValueError(f"perception.mode: expected one of {', '.join(MODES)}, got {mode!r}")
     device, threads = str(config.get("device", "auto")), int(config.get("threads", 1))
     cameras = [_load(camera) for camera in config.get("cameras", ())]
-    forecaster = ForecasterNode(load_forecaster(config.get("forecaster", "none"), device=device, threads=threads))
+    tuning = read_tuning(config.get("runtime"))
+    name = config.get("forecaster", "none")
+    forecaster = ForecasterNode(load_forecaster(name, device=device, threads=threads, tuning=tuning))
     names = tuple(camera.name for camera in cameras)
     if mode == "truth":
         return Chain("perception", [TruthPerceptionNode(names), forecaster])

@@ -22,6 +22,7 @@ GUIDES = (
     "can",
     "operations",
     "hosts",
+    "runtime",
 )
 PAGES = ["README.md", *(f"docs/{name}.md" for name in GUIDES)]
 

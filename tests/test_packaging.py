@@ -104,7 +104,7 @@ def test_constraints_pin_every_dependency_exactly() -> None:
     assert pins["torch"] == "2.13.0"
 
 
-@pytest.mark.parametrize("script", ["launch/drive.sh", "launch/test.sh", ".ci/run"])
+@pytest.mark.parametrize("script", ["launch/drive.sh", "launch/test.sh", "benchmarks/gpu.sh", ".ci/run"])
 def test_scripts_are_executable_and_parse(script: str) -> None:
     path = ROOT / script
     assert path.stat().st_mode & 0o111

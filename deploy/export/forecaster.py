@@ -25,7 +25,7 @@ OUTPUTS = ("position_m", "spread_m", "probability")
 PARITY_ATOL = 1e-3  # metres, sigmas in metres, shares
 
 
-class _Exported(nn.Module):
+class ExportedForecaster(nn.Module):
     """The network with probabilities in place of their logarithms."""
 
     def __init__(self, network: ForecasterNetwork) -> None:
@@ -35,6 +35,7 @@ class _Exported(nn.Module):
     def forward(
         self, history_m: Tensor, present: Tensor, class_id: Tensor, scene: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
+        """Position, spread and probability, as in ``OUTPUTS``."""
         position, spread, log_probability = self.network(history_m, present, class_id, scene)
         return position, spread, torch.exp(log_probability)
 
@@ -48,7 +49,7 @@ def to_onnx(network: ForecasterNetwork) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            _Exported(network),
+            ExportedForecaster(network),
             tuple(torch.from_numpy(example[name]) for name in INPUTS),
             dynamo=True,
             input_names=list(INPUTS),
@@ -65,7 +66,7 @@ def to_onnx(network: ForecasterNetwork) -> bytes:
 def prove_parity(network: ForecasterNetwork, model: bytes) -> ParityResult:
     """Compare the exported graph with torch on random scenes and edge cases. Raises ParityError."""
     session = make_session(model, "cpu")
-    exported = _Exported(network.eval())
+    exported = ExportedForecaster(network.eval())
 
     def reference(case: Arrays) -> Arrays:
         with torch.no_grad():

@@ -33,12 +33,22 @@ class PolicyGraph(nn.Module):
     mean: torch.Tensor
     deviation: torch.Tensor
 
-    def __init__(self, model: WarmPPO, normalizer: Normalizer) -> None:
+    def __init__(self, actor: nn.Module, mean: torch.Tensor, deviation: torch.Tensor, clip: float) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(normalizer.mean, dtype=torch.float32))
-        self.register_buffer("deviation", torch.tensor(normalizer.deviation, dtype=torch.float32))
-        self.clip = float(normalizer.clip)
-        self.actor = nn.Sequential(model.policy.mlp_extractor.policy_net, model.policy.action_net)
+        self.register_buffer("mean", mean)
+        self.register_buffer("deviation", deviation)
+        self.clip = clip
+        self.actor = actor
+
+    @classmethod
+    def of_checkpoint(cls, model: WarmPPO, normalizer: Normalizer) -> PolicyGraph:
+        """The graph of a trained driver."""
+        return cls(
+            nn.Sequential(model.policy.mlp_extractor.policy_net, model.policy.action_net),
+            torch.tensor(normalizer.mean, dtype=torch.float32),
+            torch.tensor(normalizer.deviation, dtype=torch.float32),
+            float(normalizer.clip),
+        )
 
     def forward(self, observation: torch.Tensor) -> torch.Tensor:
         """Standardise, run the actor, clip."""
@@ -60,7 +70,7 @@ def export_policy(
     ParityError when the graph differs, ValueError when the checkpoint is damaged or of another observation layout.
     """
     model, normalizer, progress = load_checkpoint(checkpoint)
-    graph = PolicyGraph(model, normalizer).eval()
+    graph = PolicyGraph.of_checkpoint(model, normalizer).eval()
     data = _to_onnx(graph)
     meta = BundleMeta(
         kind="policy",

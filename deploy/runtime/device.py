@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 from functools import cache
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import onnxruntime as ort
 
@@ -16,6 +17,9 @@ PROVIDERS: dict[str, str] = {
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
+TENSORRT_LIBRARY = "libnvinfer.so.10"
+DRIVER_LIBRARY = "libcuda.so.1"
+DRIVER_VERSION = Path("/sys/module/nvidia/version")
 
 
 class DeviceError(ValueError):
@@ -26,9 +30,9 @@ class DeviceError(ValueError):
 def count_gpus() -> tuple[int, str]:
     """Number of CUDA devices that the driver offers, and the reason when it is 0."""
     try:
-        driver = ctypes.CDLL("libcuda.so.1")
+        driver = ctypes.CDLL(DRIVER_LIBRARY)
     except OSError:
-        return 0, "no NVIDIA driver (libcuda.so.1 is not installed)"
+        return 0, f"no NVIDIA driver ({DRIVER_LIBRARY} is not installed)"
     if (code := driver.cuInit(0)) != 0:
         return 0, f"the NVIDIA driver offers no device (cuInit returned {code})"
     count = ctypes.c_int(0)
@@ -50,8 +54,8 @@ def find_obstacle(device: str) -> str:
         return reason
     if PROVIDERS[device] not in ort.get_available_providers():
         return f"onnxruntime {ort.__version__} was built without {PROVIDERS[device]} (install onnxruntime-gpu)"
-    if device == "tensorrt" and not _loads("libnvinfer.so.10"):
-        return "TensorRT's libnvinfer.so.10 is not installed"
+    if device == "tensorrt" and not _loads(TENSORRT_LIBRARY):
+        return f"TensorRT's {TENSORRT_LIBRARY} is not installed"
     return ""
 
 
@@ -61,6 +65,25 @@ def check_device(device: str) -> None:
         raise DeviceError(f"device: expected one of {', '.join(DEVICES)}, got {device!r}")
     if device != "auto" and (obstacle := find_obstacle(device)):
         raise DeviceError(f"device '{device}' is not to be had: {obstacle}; choose --device cpu or auto")
+
+
+@cache
+def describe_gpu() -> dict[str, Any]:
+    """Name, compute capability and driver of the first GPU: what a compiled engine depends on. Empty without a GPU."""
+    if count_gpus()[0] == 0:
+        return {}
+    driver = ctypes.CDLL(DRIVER_LIBRARY)
+    name, major, minor, version = ctypes.create_string_buffer(128), ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    driver.cuDeviceGetName(name, len(name), 0)
+    for value, attribute in ((major, 75), (minor, 76)):  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR
+        driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, 0)
+    driver.cuDriverGetVersion(ctypes.byref(version))
+    return {
+        "gpu": name.value.decode(errors="replace"),
+        "capability": f"{major.value}.{minor.value}",
+        "cuda": version.value,
+        "driver": DRIVER_VERSION.read_text().strip() if DRIVER_VERSION.exists() else "",
+    }
 
 
 def _loads(library: str) -> bool:

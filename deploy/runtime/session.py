@@ -5,18 +5,23 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnxruntime as ort
 
+from visuomotor.deploy.runtime.binding import GRAPH_ID, NO_GRAPH, Binding, BindingError, resolve_shape
 from visuomotor.deploy.runtime.bundle import META_FILE, Bundle, BundleError
 from visuomotor.deploy.runtime.device import PROVIDERS, DeviceError, check_device, find_obstacle
+from visuomotor.deploy.runtime.placement import check_placement, describe_placement, read_placement
+from visuomotor.deploy.runtime.tuning import ORT_FATAL, Tuning, list_providers, make_options
 
 LOG = logging.getLogger(__name__)
-ORT_FATAL = 4  # ONNX Runtime reports a provider that fails to load on its log and then goes on; we look and raise
+MOST_ROWS = 64  # of a free dimension: TensorRT builds its engines for 1 to this many at the start, not on the road
+PROOF_TOLERANCE = 1e-3  # absolute and relative; both calls run the same kernels
 DTYPES: dict[str, str] = {
     "tensor(float)": "float32",
     "tensor(double)": "float64",
@@ -27,37 +32,97 @@ DTYPES: dict[str, str] = {
     "tensor(int64)": "int64",
     "tensor(bool)": "bool",
 }
+Shape = tuple[int | str, ...]
 
 
 class Session:
     """A loaded network: ``run`` takes and returns arrays by name.
 
-    ``device`` is "cpu", "cuda" or "tensorrt", ``provider`` the execution provider that the session really took, and
-    ``reason`` says why ``auto`` chose it (empty when the device was named).
+    ``device`` is "cpu", "cuda" or "tensorrt", ``provider`` the execution provider that the session really took,
+    ``placement`` how many nodes of which operator each provider got, ``placement_text`` the same for people, and
+    ``reason`` says why ``auto`` chose the device (empty when it was named).
     """
 
-    def __init__(self, session: ort.InferenceSession, device: str, reason: str) -> None:
+    def __init__(self, session: ort.InferenceSession, device: str, reason: str, tuning: Tuning | None = None) -> None:
         self._session = session
         self.device = device
         self.reason = reason
+        self.tuning = tuning or Tuning()
         self.provider: str = session.get_providers()[0]
-        self.input_names: tuple[str, ...] = tuple(node.name for node in session.get_inputs())
-        self.output_names: tuple[str, ...] = tuple(node.name for node in session.get_outputs())
-        self.input_shapes: dict[str, tuple[int | str, ...]] = {n.name: tuple(n.shape) for n in session.get_inputs()}
-        self.input_dtypes: dict[str, str] = {n.name: DTYPES.get(n.type, n.type) for n in session.get_inputs()}
+        self.placement = read_placement(session)
+        self.placement_text = describe_placement(self.placement, self.provider)
+        inputs, outputs = session.get_inputs(), session.get_outputs()
+        self.input_names: tuple[str, ...] = tuple(node.name for node in inputs)
+        self.output_names: tuple[str, ...] = tuple(node.name for node in outputs)
+        self.input_shapes: dict[str, Shape] = {n.name: tuple(n.shape) for n in inputs}
+        self.input_dtypes: dict[str, str] = {n.name: DTYPES.get(n.type, n.type) for n in inputs}
+        self._output_shapes: dict[str, Shape] = {n.name: tuple(n.shape) for n in outputs}
+        self._dtypes = {n.name: DTYPES.get(n.type, n.type) for n in (*inputs, *outputs)}
+        self._expected = {name: np.dtype(dtype) for name, dtype in self.input_dtypes.items() if dtype in np.sctypeDict}
+        self._fetch = list(self.output_names)
+        self._bindings: list[Binding] = []
+        self._plain: ort.RunOptions | None = None
+        if self.tuning.cuda_graph:
+            self._plain = ort.RunOptions()
+            self._plain.add_run_config_entry(GRAPH_ID, str(NO_GRAPH))
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Outputs by name. Raises ValueError that names the input when one is missing, unknown or of another dtype."""
+        """Outputs by name, the caller's own. On a GPU bound shapes (``bind``) go through their buffers.
+
+        Raises ValueError that names the input when one is missing, unknown or of another dtype.
+        """
         if inputs.keys() != self.input_shapes.keys():
             raise ValueError(f"inputs: expected {sorted(self.input_names)}, got {sorted(inputs)}")
         for name, array in inputs.items():
-            if array.dtype.name != self.input_dtypes[name]:
+            if array.dtype != self._expected.get(name):
                 raise ValueError(f"input {name}: expected dtype {self.input_dtypes[name]}, got {array.dtype.name}")
-        return dict(zip(self.output_names, self._session.run(None, dict(inputs)), strict=True))
+        for binding in self._bindings:
+            if binding.takes(inputs):
+                return binding.run(inputs)
+        return self._run_plain(inputs)
+
+    def _run_plain(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return dict(zip(self.output_names, self._session.run(self._fetch, dict(inputs), self._plain), strict=True))
+
+    def bind(self, **dimensions: int) -> Binding:
+        """Buffers at fixed addresses for one set of shapes; free dimensions are given by name (``bind(batch=4)``).
+
+        On a GPU ``run`` takes them for these shapes from then on, and with ``Tuning.cuda_graph`` the graph is captured
+        here. Raises BindingError when a dimension is missing, depends on the data, or when the bound calls do not
+        compute what plain ones do on inputs that change.
+        """
+        binding = Binding(
+            self._session,
+            "cpu" if self.device == "cpu" else "cuda",
+            {name: resolve_shape(name, shape, dimensions) for name, shape in self.input_shapes.items()},
+            {name: resolve_shape(name, shape, dimensions) for name, shape in self._output_shapes.items()},
+            self._dtypes,
+            len(self._bindings) if self.tuning.cuda_graph else NO_GRAPH,
+        )
+        for inputs in self._vary(dimensions):
+            _compare(binding.run(inputs), self._run_plain(inputs))
+        if self.device != "cpu":
+            self._bindings.append(binding)
+        return binding
+
+    def _vary(self, dimensions: Mapping[str, int]) -> Iterator[dict[str, np.ndarray]]:
+        """Inputs that differ: images and numbers at random; flags are set and indices zero, which any graph takes."""
+        rng = np.random.default_rng(0)
+        for _ in range(3):  # a CUDA graph is captured in the first call and replayed in the others
+            case = {}
+            for name, free in self.input_shapes.items():
+                shape, dtype = resolve_shape(name, free, dimensions), np.dtype(self.input_dtypes[name])
+                if dtype.kind == "f":
+                    case[name] = rng.normal(size=shape).astype(dtype)
+                elif dtype == np.uint8:
+                    case[name] = rng.integers(0, 256, shape, dtype)
+                else:
+                    case[name] = np.full(shape, dtype.kind == "b", dtype)
+            yield case
 
     def warm_up(self, **dimensions: int) -> None:
         """Run once on zeros. Free dimensions take the value given by name, otherwise 1."""
-        self.run(
+        self._run_plain(
             {
                 name: np.zeros(
                     [d if isinstance(d, int) else dimensions.get(d, 1) for d in shape], self.input_dtypes[name]
@@ -66,36 +131,80 @@ class Session:
             }
         )
 
+    @property
+    def free_dimensions(self) -> tuple[str, ...]:
+        """Names of the dimensions of the inputs that are not fixed."""
+        return tuple(dict.fromkeys(d for shape in self.input_shapes.values() for d in shape if isinstance(d, str)))
 
-def make_session(source: Bundle | Path | bytes, device: str = "auto", threads: int = 1) -> Session:
+    @property
+    def bindable(self) -> bool:
+        """Whether the shapes of inputs and outputs follow from ``free_dimensions``, not from the data."""
+        shapes = (*self.input_shapes.values(), *self._output_shapes.values())
+        return all(isinstance(d, int) or d in self.free_dimensions for shape in shapes for d in shape)
+
+
+def make_session(
+    source: Bundle | Path | bytes, device: str = "auto", threads: int = 1, tuning: Tuning | None = None
+) -> Session:
     """Session of a bundle, an ONNX file or a serialised graph, warmed up once.
 
     ``device``: "auto" takes CUDA where it works and the CPU otherwise, and logs which and why; any other is had or
-    DeviceError is raised. ``threads``: for one operator; with 1, results are the same bits every time. Raises
-    BundleError when the graph's inputs or outputs are not those that ``bundle.json`` declares.
+    DeviceError is raised, also when heavy nodes went to the CPU. ``threads``: for one operator; with 1, results are
+    the same bits every time. Raises TuningError when the device lacks what ``tuning`` asks for, BundleError when the
+    graph's inputs or outputs are not those that ``bundle.json`` declares.
     """
     check_device(device)
+    tuning = tuning or Tuning()
+    tuning.check(device)
     if device != "auto":
-        session = _open(source, device, threads, "")
-    else:
-        obstacle = find_obstacle("cuda")
-        if not obstacle:
-            try:
-                session = _open(source, "cuda", threads, "auto: a CUDA device answers")
-            except DeviceError as error:
-                obstacle = str(error)
-        if obstacle:
-            session = _open(source, "cpu", threads, f"auto: {obstacle}")
-        LOG.info(
-            "%s on %s (%s)", source.name if isinstance(source, Bundle) else "model", session.device, session.reason
-        )
-    if isinstance(source, Bundle):
-        _check_signature(source, session)
-    session.warm_up()
+        return _start(source, device, threads, tuning, "")
+    obstacle = find_obstacle("cuda")
+    session = None
+    if not obstacle:
+        try:
+            session = _start(source, "cuda", threads, tuning, "auto: a CUDA device answers")
+        except DeviceError as error:
+            obstacle = str(error)
+    if session is None:
+        tuning = msgspec.structs.replace(tuning, cuda_graph=False)
+        session = _start(source, "cpu", threads, tuning, f"auto: {obstacle}")
+    LOG.info("%s on %s (%s)", source.name if isinstance(source, Bundle) else "model", session.device, session.reason)
     return session
 
 
-def _open(source: Bundle | Path | bytes, device: str, threads: int, reason: str) -> Session:
+def _start(source: Bundle | Path | bytes, device: str, threads: int, tuning: Tuning, reason: str) -> Session:
+    """A network with free dimensions may go without the CUDA graph that the profile wants for the others."""
+    try:
+        return _warm(_open(source, device, threads, tuning, reason), source)
+    except DeviceError as error:
+        if not tuning.cuda_graph:
+            raise
+        without = msgspec.structs.replace(tuning, cuda_graph=False)
+        session = _warm(_open(source, device, threads, without, reason), source)
+        if not session.free_dimensions:
+            raise
+        LOG.warning("%s: no CUDA graph: %s", source.name if isinstance(source, Bundle) else "model", error)
+        return session
+
+
+def _warm(session: Session, source: Bundle | Path | bytes) -> Session:
+    if isinstance(source, Bundle):
+        _check_signature(source, session)
+    if session.device == "cpu":
+        session.warm_up()
+        return session
+    try:
+        if session.device == "tensorrt" and session.free_dimensions:
+            session.warm_up(**dict.fromkeys(session.free_dimensions, MOST_ROWS))
+        session.warm_up()
+        if session.bindable:
+            session.bind(**dict.fromkeys(session.free_dimensions, 1))
+    except Exception as error:  # ONNX Runtime's own exceptions share no public base
+        raise DeviceError(f"device '{session.device}' is not to be had: first run: {_first_line(error)}") from error
+    return session
+
+
+def _open(source: Bundle | Path | bytes, device: str, threads: int, tuning: Tuning, reason: str) -> Session:
     model: Any = str(source.model_path) if isinstance(source, Bundle) else source
     model = str(model) if isinstance(model, Path) else model
     ort.set_default_logger_severity(ORT_FATAL)
@@ -103,7 +212,8 @@ def _open(source: Bundle | Path | bytes, device: str, threads: int, reason: str)
         with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find; the check below decides
             ort.preload_dlls(directory="")
     try:
-        session = ort.InferenceSession(model, _make_options(threads), providers=_list_providers(device))
+        providers = list_providers(device, tuning, model)
+        session = ort.InferenceSession(model, make_options(threads, tuning), providers=providers, enable_fallback=0)
     except Exception as error:  # ONNX Runtime's own exceptions share no public base
         what = source.model_path if isinstance(source, Bundle) else "model"
         if device != "cpu":
@@ -115,34 +225,15 @@ def _open(source: Bundle | Path | bytes, device: str, threads: int, reason: str)
             f"device '{device}' is not to be had: ONNX Runtime took {taken} in place of {PROVIDERS[device]}; "
             "CUDA and cuDNN come with pip install 'onnxruntime-gpu[cuda,cudnn]'"
         )
-    session.disable_fallback()
-    return Session(session, device, reason)
+    opened = Session(session, device, reason, tuning)
+    check_placement(opened.placement, device)
+    return opened
 
 
-def _make_options(threads: int) -> ort.SessionOptions:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.use_deterministic_compute = True
-    options.log_severity_level = ORT_FATAL
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    return options
-
-
-def _list_providers(device: str) -> Sequence[str | tuple[str, dict[str, str]]]:
-    # Inside a GPU session ONNX Runtime keeps the arithmetic on shapes on the CPU by design, so the CPU provider stays
-    # in the list; that the GPU's provider was taken is checked after the session is made.
-    cuda = (PROVIDERS["cuda"], {"cudnn_conv_algo_search": "DEFAULT", "use_tf32": "0"})
-    if device == "cuda":
-        return [cuda, PROVIDERS["cpu"]]
-    if device == "tensorrt":
-        cache = Path.home() / ".cache" / "visuomotor" / "tensorrt"
-        cache.mkdir(parents=True, exist_ok=True)
-        options = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(cache)}
-        return [(PROVIDERS["tensorrt"], options), cuda, PROVIDERS["cpu"]]
-    return [PROVIDERS["cpu"]]
+def _compare(bound: Mapping[str, np.ndarray], plain: Mapping[str, np.ndarray]) -> None:
+    for name, value in plain.items():
+        if not np.allclose(bound[name], value, PROOF_TOLERANCE, PROOF_TOLERANCE, equal_nan=True):
+            raise BindingError(f"{name}: a bound call computes something else than a plain one on the same inputs")
 
 
 def _check_signature(bundle: Bundle, session: Session) -> None:

@@ -54,7 +54,7 @@ def make_bundle(
 
 def test_bundle_policy_runs_on_raw_observations(tmp_path: Path, make_inputs: Make):
     policy = load_policy(make_bundle(tmp_path / "linear"), device="cpu")
-    assert policy.provider == "CPUExecutionProvider"
+    assert policy.provider == "CPUExecutionProvider (2 nodes)"
     assert policy.name == "linear"
     inputs = make_inputs([{"s": 20.0, "d": 3.5, "speed": 3.0}], count=3)
     action = policy.act(inputs)

@@ -28,6 +28,7 @@ COMMANDS = [
     ["eval", "suite"],
     ["export", "detector"],
     ["export", "policy"],
+    ["bench"],
     ["latency"],
     ["replay"],
     ["regress"],

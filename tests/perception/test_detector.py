@@ -226,7 +226,7 @@ def test_node_merges_cameras_of_one_tick(tmp_path: Path) -> None:
     node.warm_up()
     node.reset(Episode(phase="reset"))
     assert [i.service for i in node.inputs] == ["camera_front", "camera_left", "camera_right", "vehicle_state"]
-    assert node.provider == "CPUExecutionProvider"
+    assert node.provider == "CPUExecutionProvider (12 nodes)"
     message = step(
         node,
         camera_front=sample(CameraFrame(image=BRIGHT)),
