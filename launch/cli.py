@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from visuomotor import __version__
-from visuomotor.launch import cli_export, cli_learn, cli_record
+from visuomotor.launch import cli_export, cli_learn, cli_precision, cli_record
 from visuomotor.launch.cli_options import (
     PLAIN,
     Clock,
@@ -60,7 +60,7 @@ app.add_typer(cli_learn.render, name="render")
 app.add_typer(cli_learn.train, name="train")
 app.add_typer(cli_learn.evaluate, name="eval")
 app.add_typer(cli_export.export, name="export")
-for command in (cli_record.replay, cli_record.regress, cli_record.latency):
+for command in (cli_precision.quantize, cli_record.replay, cli_record.regress, cli_record.latency):
     app.command()(command)
 
 
