@@ -17,7 +17,7 @@ from visuomotor.deploy.export.portable import strip_traces
 
 
 def convert_to_half(model: bytes) -> bytes:
-    """The serialised graph; inputs and outputs keep their types. Raises QuantizeError when nothing is to be converted."""
+    """The serialised graph; inputs and outputs keep their types. Raises QuantizeError where there is nothing to do."""
     prepared = prepare(model)
     body = list_body(prepared)
     if not any(node.name in body for node in prepared.graph.node if node.op_type not in DEFAULT_OP_BLOCK_LIST):

@@ -1,13 +1,14 @@
-"""Which nodes of a graph are worth computing in 8 bits: those between the first and the last that multiply by weights.
+"""Which nodes of a graph are worth computing in 8 bits: those from the first to the last that multiply by weights.
 
-What comes before the first (preprocessing) and after the last (decoding, suppression) stays in float, and so do the last
-weighted nodes themselves, the heads: their outputs are boxes and scores, whose small steps count. A weighted node with a
-negligible share of the work (squeeze-and-excitation, an embedding) stays in float as well: conversions would cost more.
+What comes before the first (preprocessing) and after the last (decoding, suppression) stays in float, and so do the
+last weighted nodes themselves, the heads: their outputs are boxes and scores, whose small steps count. A weighted node
+with a negligible share of the work (squeeze-and-excitation, an embedding) stays in float: conversions would cost more.
 """
 
 from __future__ import annotations
 
 import math
+
 import msgspec
 import numpy as np
 import onnx
@@ -139,7 +140,7 @@ def find_byte_input(model: onnx.ModelProto, selection: Selection) -> tuple[str, 
 
 
 def trace_bytes(model: onnx.ModelProto, source: str, target: str) -> np.ndarray | None:
-    """What the nodes from ``source`` to ``target`` make of the bytes 0 to 255, float32 [256]; None if not one by one."""
+    """What the nodes from ``source`` to ``target`` make of the bytes 0 to 255, float32 [256]; None if it takes more."""
     graph = model.graph
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     values = {source: np.arange(256, dtype=np.float32)}

@@ -64,7 +64,7 @@ class PrecisionSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """``bundle`` is None when the loss passed the limit; ``facts`` is what ``bundle.json`` holds in ``extra.precision``."""
+    """``bundle`` is None when the loss passed the limit; ``facts`` is ``extra.precision`` of ``bundle.json``."""
 
     bundle: Bundle | None
     facts: dict[str, Any]

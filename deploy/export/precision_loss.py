@@ -13,7 +13,7 @@ from visuomotor.deploy.export.calibration_frames import CalibrationError, Camera
 from visuomotor.deploy.runtime.bundle import Bundle, TensorSpec
 from visuomotor.deploy.runtime.session import Session
 
-AP_DRAWS = 200
+AP_DRAWS = 100
 AP_KEYS = ("ap50", "ap50_95")
 ROUNDING = 1e-6
 
