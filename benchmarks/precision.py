@@ -4,6 +4,8 @@ visuomotor render drive --out data/calibrate --frames 300 --seed 9 --only train
 visuomotor render drive --out data/labels --frames 1290 --seed 8 --only test
 python benchmarks/precision.py --calibrate data/calibrate --labels data/labels
 python benchmarks/precision.py --calibrate data/calibrate --labels data/labels --only yolox-nano --yolox FOLDER
+
+The table of docs/precision.md follows; ``--check`` says whether it is that of the results, ``--table`` writes it.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import re
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -24,6 +28,8 @@ from visuomotor.deploy.export.precision import Precision, PrecisionSettings, qua
 
 BUNDLES = ("drive-detector-front", "drive-detector-side", "yolox-nano")
 RESULTS = Path(__file__).parent / "results" / "precision.json"
+PAGE = Path(__file__).parents[1] / "docs" / "precision.md"
+TABLE = re.compile(r"(<!-- precision table -->\n).*?(?=\n`python)", re.S)
 BAR_RATIO, BAR_LOSS_POINTS = 1.3, 1.0  # of INT8 on the CPU
 ALL = 100.0  # points: nothing is refused here
 
@@ -70,16 +76,46 @@ def say(name: str, precision: str, found: dict[str, Any]) -> None:
     )
 
 
+def make_page(result: dict[str, Any]) -> str:
+    """``docs/precision.md`` with the table of these results."""
+    rows = ["| | AP50:95, points | lost, paired | larger loss | p50, ms | p95, ms | x as fast | MB |", "|" + "---|" * 8]
+    for name, precisions in result["detectors"].items():
+        first = next(iter(precisions.values()))
+        accuracy, time = first["accuracy"], first["time"]
+        before = f"{accuracy['before']['ap50_95']['mean']:.2f} | | | {time['before']['p50_ms']:.1f}"
+        size = first["size_bytes"]["before"] / 1e6
+        rows.append(
+            f"| {name}, {accuracy['images']} images | {before} | {time['before']['p95_ms']:.1f} | | {size:.2f} |"
+        )
+        for precision, found in precisions.items():
+            accuracy, time, loss = found["accuracy"], found["time"], found["accuracy"]["loss"]["ap50_95"]
+            lost = f"{loss['mean']:.2f} [{loss['low']:.2f}, {loss['high']:.2f}] | {found['larger_loss_points']:.2f}"
+            times = f"{time['after']['p50_ms']:.1f} | {time['after']['p95_ms']:.1f} | {time['ratio']:.2f}"
+            score, size = accuracy["after"]["ap50_95"]["mean"], found["size_bytes"]["after"] / 1e6
+            rows.append(f"| {precision} | {score:.2f} | {lost} | {times} | {size:.2f} |")
+    table = "\n" + "\n".join(rows) + "\n"
+    return TABLE.sub(lambda found: found[1] + table, PAGE.read_text())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--calibrate", type=Path, required=True)
-    parser.add_argument("--labels", type=Path, required=True)
+    parser.add_argument("--calibrate", type=Path, default=Path("data/calibrate"))
+    parser.add_argument("--labels", type=Path, default=Path("data/labels"))
+    parser.add_argument("--check", action="store_true", help="only say whether the page has the results' table")
+    parser.add_argument("--table", action="store_true", help="only write the results' table into the page")
     parser.add_argument("--only", choices=BUNDLES, help="others stay as they are in the file")
     parser.add_argument("--precision", choices=list(Precision), help="likewise")
     parser.add_argument("--yolox", type=Path)
     parser.add_argument("--json", type=Path, default=RESULTS)
     options = parser.parse_args()
     result: dict[str, Any] = json.loads(options.json.read_text()) if options.json.exists() else {}
+    if options.check or options.table:
+        page = make_page(result)
+        if options.table:
+            PAGE.write_text(page)
+        elif page != PAGE.read_text():
+            sys.exit(f"{PAGE}: the table is not that of {options.json}; run benchmarks/precision.py --table")
+        return
     result["machine"] = describe_machine()
     result["bar"] = {"ratio": BAR_RATIO, "loss_points": BAR_LOSS_POINTS}
     for name in [options.only] if options.only else BUNDLES[:2]:

@@ -10,7 +10,7 @@ import pytest
 from visuomotor.messages.schema import CAR
 
 ROOT = Path(__file__).parents[1]
-GUIDES = ("own_policy", "own_detector", "own_scenario", "own_robot", "training", "export", "record", "can")
+GUIDES = ("own_policy", "own_detector", "own_scenario", "own_robot", "training", "export", "record", "can", "precision")
 PAGES = ["README.md", *(f"docs/{name}.md" for name in GUIDES)]
 
 
@@ -46,4 +46,12 @@ def test_links_lead_somewhere(page):
 
 def test_figures_in_the_readme_are_those_of_the_result_files():
     done = subprocess.run([sys.executable, "benchmarks/readme.py", "--check"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_figures_of_the_precision_page_are_those_of_its_result_file():
+    pytest.importorskip("onnx")
+    done = subprocess.run(
+        [sys.executable, "benchmarks/precision.py", "--check"], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
