@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -16,23 +17,31 @@ pytest.importorskip("faster_coco_eval")
 import onnx
 import precision_cases as toys
 
-from visuomotor.deploy.export import int8
+from visuomotor.deploy.export import int8, precision_loss
 from visuomotor.deploy.export.calibration_frames import CalibrationError, CameraInput, choose_frames, read_camera_input
 from visuomotor.deploy.export.fp16 import convert_to_half
 from visuomotor.deploy.export.int8 import Int8Builder, QuantizeError
 from visuomotor.deploy.export.int8_ranges import Histograms, Method
 from visuomotor.deploy.export.precision import Precision, PrecisionSettings, judge, quantize_bundle
+from visuomotor.deploy.export.recorded_inputs import record_inputs
 from visuomotor.deploy.record.writer import RecordingWriter
 from visuomotor.deploy.runtime.bundle import Bundle, BundleError, load_bundle, write_bundle
 from visuomotor.deploy.runtime.session import make_session
 from visuomotor.launch.cli import run_app
 from visuomotor.messages import wire
 from visuomotor.messages.camera import load_camera
-from visuomotor.messages.schema import CameraFrame, Header
+from visuomotor.messages.schema import CameraFrame, Forecast, Header, Route, Tracks, VehicleState
 from visuomotor.perception.detector import Detector
 
 ROOT = Path(__file__).resolve().parents[2]
 FRONT = CameraInput(width=384, height=224, names=("camera_front",))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_draws() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(precision_loss, "AP_DRAWS", 10)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -174,9 +183,9 @@ def test_half_precision_keeps_the_contract_and_the_detections(source: Bundle, de
     for frame in toys.make_frames(3):
         wanted, found = (s.run({"frame": frame[None]}) for s in (detector.session, half))
         assert {name: array.dtype for name, array in found.items()} == {n: a.dtype for n, a in wanted.items()}
-        strong = wanted["score"] > 0.3
-        np.testing.assert_allclose(found["score"][strong], wanted["score"][strong], atol=0.02)
-        np.testing.assert_allclose(found["box_px"][strong], wanted["box_px"][strong], atol=1.0)
+        for score, box in zip(wanted["score"], wanted["box_px"], strict=True):  # equal scores may change places
+            near = np.abs(found["box_px"] - box).max(axis=1) < 0.5
+            assert score < 0.3 or np.abs(found["score"][near] - score).min() < 0.02
 
 
 def test_refused_over_the_limit_and_nothing_is_left(
@@ -186,7 +195,17 @@ def test_refused_over_the_limit_and_nothing_is_left(
     out = tmp_path / "out"
     options = ["--precision", "int8", "--calibrate", data, "--labels", data, "--out", str(out), "--device", "cpu"]
     code = run_app(
-        ["quantize", "drive-detector-front", *options, "--max-loss", "0", "--json", str(tmp_path / "facts.json")]
+        [
+            "quantize",
+            "drive-detector-front",
+            *options,
+            "--frames",
+            "16",
+            "--max-loss",
+            "0",
+            "--json",
+            f"{tmp_path}/facts.json",
+        ]
     )
     assert code == 1
     facts = json.loads((tmp_path / "facts.json").read_text())
@@ -216,7 +235,7 @@ def test_the_larger_loss_decides(loss: float, limit: float, decision: str) -> No
 
 def write_video(path: Path, frames: list[np.ndarray]) -> Path:
     height, width = frames[0].shape[:2]
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"vp09"), 10.0, (width, height))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (width, height))
     for frame in frames:
         writer.write(frame)
     writer.release()
@@ -237,7 +256,7 @@ def test_frames_come_from_images_data_sets_videos_and_recordings(data: Path, tmp
     sources = {
         "images": toys.write_images(tmp_path / "images", frames),
         "labelled data set": data,
-        "video": write_video(tmp_path / "drive.mp4", toys.make_frames(18, 960, 540)),
+        "video": write_video(tmp_path / "drive.mp4", toys.make_frames(18, 480, 270)),
         "recording": write_recording(tmp_path / "drive.mcap", frames),
     }
     for kind, path in sources.items():
@@ -369,6 +388,65 @@ def test_a_forecaster_takes_scenes_from_an_npz(tmp_path: Path) -> None:
     outcome = quantize_bundle("drive-forecaster", tmp_path / "out", wanted, lambda _: None)
     assert outcome.facts["calibration"]["available"] == 20
     assert outcome.facts["difference"]["outputs"]["position_m"]["mean"] < 0.1
+
+
+def write_traffic(path: Path, ticks: int = 24) -> Path:
+    """A recording of what policy and forecaster read: two cars ahead, the nearer one braking."""
+    writer = RecordingWriter(path, clock="lockstep")
+    line = np.stack([np.arange(-40.0, 122.0, 2.0), np.zeros(81)], axis=1).astype(np.float32)
+    ids = np.arange(2, dtype=np.int32)
+    for tick in range(ticks):
+        header = Header(run_id="r", tick=tick, seq=tick, t_capture_ns=tick * 100_000_000, valid=True)
+        place = np.array([[20.0 + tick - 0.01 * tick**2, 0.0], [40.0 + tick, 3.5]], np.float32)
+        tracks = Tracks(
+            header=header,
+            cameras=("camera_front",),
+            track_id=ids,
+            class_id=np.zeros(2, np.int32),
+            score=np.ones(2, np.float32),
+            odom_position_m=place,
+            odom_velocity_mps=np.full((2, 2), (8.0, 0.0), np.float32),
+            odom_heading_rad=np.zeros(2, np.float32),
+            size_m=np.full((2, 2), (4.4, 1.8), np.float32),
+            covariance=np.tile(np.eye(4, dtype=np.float32), (2, 1, 1)),
+            age_s=np.full(2, 0.1 * tick, np.float32),
+            unseen_s=np.zeros(2, np.float32),
+        )
+        shape = (2, 1, 15)
+        forecast = Forecast(
+            header=header,
+            track_id=ids,
+            probability=np.ones(shape[:2], np.float32),
+            odom_position_m=np.broadcast_to(place[:, None, None], (*shape, 2)).copy(),
+            spread_m=np.ones((*shape, 3), np.float32),
+        )
+        messages = {
+            "vehicle_state": VehicleState(header=header, speed_mps=8.0 - 0.1 * tick),
+            "route": Route(header=header, odom_reference_m=line),
+            "tracks": tracks,
+            "forecast": forecast,
+        }
+        for service, message in messages.items():
+            writer.add(service, "any", tick, message, wire.encode(service, message))
+    writer.close()
+    return path
+
+
+def test_recordings_give_what_policy_and_forecaster_saw(tmp_path: Path) -> None:
+    path = write_traffic(tmp_path / "drive.mcap")
+    seen, available = record_inputs(path, load_bundle("drive-policy"), 100, seed=0)
+    assert available == len(seen) == 24
+    speed = load_bundle("drive-policy").meta.extra["observation_names"].index("ego_speed")
+    found = [float(case["observation"][0, speed]) for case in seen]
+    np.testing.assert_allclose(found, 8.0 - 0.1 * np.arange(24), atol=1e-4)
+    seen, _ = record_inputs(path, load_bundle("drive-forecaster"), 100, seed=0)
+    assert seen[-1]["history_m"].shape == (2, 11, 2)
+    assert seen[-1]["present"].all()
+    np.testing.assert_allclose(seen[-1]["history_m"][1, :, 0], 40.0 + np.arange(3, 24, 2), atol=1e-4)
+    with pytest.raises(CalibrationError, match="expected at least 16 inputs of drive-policy, got 5"):
+        record_inputs(write_traffic(tmp_path / "short.mcap", 5), load_bundle("drive-policy"), 100, seed=0)
+    with pytest.raises(CalibrationError, match="expected an npz file or recordings"):
+        record_inputs(tmp_path / "seen.txt", load_bundle("drive-policy"), 100, seed=0)
 
 
 @pytest.mark.parametrize(
