@@ -180,7 +180,7 @@ def drop_unused(model: onnx.ModelProto) -> None:
     for field in (graph.initializer, graph.value_info):
         used = [item for item in field if item.name in needed]
         del field[:]
-        field.extend(used)  # type: ignore[arg-type]
+        field.extend(used)
 
 
 @contextlib.contextmanager

@@ -31,18 +31,21 @@ def measure_accuracy(
     from visuomotor.perception.detector import Detector
     from visuomotor.perception.train.detector_data import load_cameras, read_split
     from visuomotor.perception.train.detector_eval import infer_images, score_images
-    from visuomotor.perception.train.detector_metrics import compute_ap
+    from visuomotor.perception.train.detector_metrics import Found, compute_ap
 
     every = read_split(labels.parent, labels.name)
     images = [i for i in every if camera.takes(i.camera, i.image.shape[1], i.image.shape[0])]
     if not images:
-        found = sorted({f"{i.camera} of {i.image.shape[1]}x{i.image.shape[0]}" for i in every})
-        raise CalibrationError(f"--labels: {labels}: expected {camera}, found {', '.join(found) or 'no images'}")
+        seen = sorted({f"{i.camera} of {i.image.shape[1]}x{i.image.shape[0]}" for i in every})
+        raise CalibrationError(f"--labels: {labels}: expected {camera}, found {', '.join(seen) or 'no images'}")
     cameras = load_cameras(labels.parent, {image.camera for image in images})
     truth = [image.objects for image in images]
-    found, scores = {}, {}
+    found: dict[str, list[Found]] = {}
+    scores: dict[str, dict[str, Any]] = {}
+    placed = True  # the network itself says where an object stands
     for name, session in sessions.items():
         detector = Detector(bundle, cameras[images[0].camera], session=session)
+        placed = not detector.at_foot
         found[name], _ = infer_images(detector, images)
         limits = [float(limit) for limit in detector.score_threshold]
         scores[name] = score_images(images, found[name], cameras, limits)
@@ -60,7 +63,7 @@ def measure_accuracy(
             key: _interval(100.0 * scores[name]["ap"][key], drawn[name][:, k], len(images))
             for k, key in enumerate(AP_KEYS)
         }
-        near = scores[name]["positions"].get("within_30_m", {})
+        near = scores[name]["positions"].get("within_30_m", {}) if placed else {}
         result[name]["by_class"] = scores[name]["ap"]["by_class"]
         result[name]["precision"], result[name]["recall"] = (scores[name]["rates"][k] for k in ("precision", "recall"))
         for key in ("lateral_median_m", "range_median_m"):
@@ -90,7 +93,7 @@ def measure_differences(
     share that differs. Values that are not finite on one side only count as infinite.
     """
     pairs = [(before.run(case), after.run(case)) for case in cases]
-    outputs = {}
+    outputs: dict[str, dict[str, Any]] = {}
     for spec in specs:
         a = np.concatenate([np.ravel(x[spec.name]) for x, _ in pairs])
         b = np.concatenate([np.ravel(y[spec.name]) for _, y in pairs])
