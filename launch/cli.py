@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from visuomotor import __version__
-from visuomotor.launch import cli_bench, cli_export, cli_hosts, cli_learn, cli_record, cli_service
+from visuomotor.launch import cli_bench, cli_export, cli_hosts, cli_learn, cli_precision, cli_record, cli_service
 from visuomotor.launch.cli_options import (
     PLAIN,
     Clock,
@@ -66,7 +66,13 @@ app.add_typer(cli_export.export, name="export")
 app.add_typer(cli_service.service, name="service")
 app.add_typer(cli_hosts.keys, name="keys")
 app.command()(cli_hosts.join)
-for command in (cli_bench.bench, cli_record.replay, cli_record.regress, cli_record.latency):
+for command in (
+    cli_precision.quantize,
+    cli_bench.bench,
+    cli_record.replay,
+    cli_record.regress,
+    cli_record.latency,
+):
     app.command()(command)
 
 

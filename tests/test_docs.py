@@ -23,6 +23,7 @@ GUIDES = (
     "operations",
     "hosts",
     "runtime",
+    "precision",
 )
 PAGES = ["README.md", *(f"docs/{name}.md" for name in GUIDES)]
 
@@ -78,4 +79,12 @@ def test_figures_in_the_readme_are_those_of_the_result_files():
 
 def test_the_table_of_faults_is_that_of_its_result_file():
     done = subprocess.run([sys.executable, "benchmarks/faults.py", "--check"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_figures_of_the_precision_page_are_those_of_its_result_file():
+    pytest.importorskip("onnx")
+    done = subprocess.run(
+        [sys.executable, "benchmarks/precision.py", "--check"], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
