@@ -22,14 +22,14 @@ from visuomotor.messages.coordinator import Coordinator
 from visuomotor.messages.node import ClockName
 from visuomotor.messages.rendezvous import HandshakeError
 from visuomotor.messages.run_directory import RunDirectory
-from visuomotor.messages.schema import Episode, NodeHealth, Truth
+from visuomotor.messages.schema import Episode, NodeHealth, Truth, VehicleState
 from visuomotor.messages.wiring import RunPlace, WiringError
 
 POLL_S = 0.05
 STANDSTILL_MPS = 0.1
 BRAKE_S = 20.0  # wall clock, for the survivors to bring the car to a stop
 BRAKE_TICKS = 150
-BRAKE_BLIND_S = 2.0  # the same where no truth tells the speed
+BRAKE_BLIND_S = 2.0  # the same where nothing measured tells the speed
 OPERATOR = "operator"  # named as the faulty party when a person interrupts
 
 
@@ -89,6 +89,8 @@ class Supervisor:
         available = {service for spec in table for service in spec.outputs}
         self.coordinator = Coordinator(self.place, names, [s for s in observe if s in available])
         self._has_truth = "truth" in available
+        drives = next((s.name for s in table if "command" in s.inputs and not s.config.get("dry_run")), SOURCE)
+        self._actuator = SOURCE if self._has_truth else drives  # without it nothing is left that could brake
         self._interrupts = 0
         self._heard_s: dict[str, float] = {}
         self._fault_text: dict[str, str] = {}
@@ -137,25 +139,31 @@ class Supervisor:
         self._heard_s = dict.fromkeys(self.coordinator.alive, now)
         self._idle_steps = (-1, 0)
         truth: Truth | None = None
+        speed_mps: float | None = None
         fault_tick, deadline_s = 0, float("inf")
         stopped = False
         while True:
             for received in self.coordinator.poll(POLL_S):
                 self._hear(received)
                 on_message(received)
-                if isinstance(received.message, Truth) and received.episode == episode.index:
+                if received.episode != episode.index:
+                    continue
+                if isinstance(received.message, Truth):
                     truth = received.message
+                    speed_mps = truth.speed_mps
+                elif isinstance(received.message, VehicleState) and received.node == self._actuator != SOURCE:
+                    speed_mps = received.message.speed_mps  # measured, while the source only assumes
             if truth is not None and truth.end and (fault is None or SOURCE not in self.coordinator.dead):
                 stopped = True
                 break
             if new := self._find_fault():
                 if fault is None:
-                    fault, deadline_s = new, time.monotonic() + (BRAKE_S if truth is not None else BRAKE_BLIND_S)
+                    fault, deadline_s = new, time.monotonic() + (BRAKE_BLIND_S if speed_mps is None else BRAKE_S)
                     fault_tick = truth.header.tick if truth is not None else 0
-                if SOURCE in self.coordinator.dead:
+                if self._actuator in self.coordinator.dead:
                     break  # nothing is left that could brake
             if fault is not None:
-                if truth is not None and abs(truth.speed_mps) < STANDSTILL_MPS:
+                if speed_mps is not None and abs(speed_mps) < STANDSTILL_MPS:
                     stopped = True
                     break
                 overrun = truth is not None and truth.header.tick > fault_tick + BRAKE_TICKS

@@ -11,6 +11,7 @@ from visuomotor.launch.evaluate.score import percentiles
 from visuomotor.messages.schema import Trace
 
 SOURCE, SINK = "world", "guard"
+CAPTURE = "capture"  # stage of a source that waits for a camera: its start is the exposure
 IDLE_STAGES = frozenset({"wait"})
 
 
@@ -41,7 +42,8 @@ class Latency:
     def _complete(self) -> list[tuple[int, int, list[tuple[str, str, int, int]]]]:
         complete = []
         for rows in self._ticks.values():
-            starts = [start for node, _, start, _ in rows if node == self._source]
+            exposed = [start for node, name, start, _ in rows if node == self._source and name == CAPTURE]
+            starts = exposed or [start for node, _, start, _ in rows if node == self._source]
             ends = [end for node, _, _, end in rows if node == self._sink]
             if starts and ends:
                 complete.append((min(starts), max(ends), rows))
