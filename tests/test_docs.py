@@ -10,7 +10,7 @@ import pytest
 from visuomotor.messages.schema import CAR
 
 ROOT = Path(__file__).parents[1]
-GUIDES = ("own_policy", "own_detector", "own_scenario", "own_robot", "training", "export", "record", "can")
+GUIDES = ("own_policy", "own_detector", "own_scenario", "own_robot", "training", "export", "record", "can", "vehicle")
 PAGES = ["README.md", *(f"docs/{name}.md" for name in GUIDES)]
 
 

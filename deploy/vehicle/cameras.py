@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import cv2
@@ -40,7 +41,7 @@ class Cameras:
         self.skew_max_s = dict.fromkeys(self.cameras, 0.0)
         try:
             for name, camera in self.cameras.items():
-                self.sources[name] = VideoSource(sources[name], lambda image, camera=camera: fit_image(image, camera))
+                self.sources[name] = VideoSource(sources[name], partial(fit_image, camera=camera))
         except Exception:
             self.close()
             raise

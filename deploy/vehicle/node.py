@@ -167,10 +167,10 @@ class VehicleNode(CameraNode):
             return {}
         assert self._start_ns is not None
         x_m = self.speed_mps * (lead.t_capture_ns - self._start_ns) * 1e-9
-        header = {"t_capture_ns": lead.t_capture_ns, "valid": True}
         route = route_message(self.road.ahead((x_m, 0.0, 0.0)))
-        route.header = Header(**header)
-        state = VehicleState(header=Header(**header), speed_mps=self.speed_mps, odom_x_m=x_m)
+        state = VehicleState(speed_mps=self.speed_mps, odom_x_m=x_m)
+        for message in (route, state):
+            message.header = Header(t_capture_ns=lead.t_capture_ns, valid=True)
         return {"vehicle_state": state, "route": route, **_publish(frames)}
 
     def _actuate(self, tick: Tick, inputs: Inputs) -> None:
