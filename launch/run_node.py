@@ -13,7 +13,7 @@ from typing import Any
 from visuomotor.messages.process import live_with_parent
 
 BRAKE_TICKS_MAX = 150
-GRACE_S = 20.0  # after the supervisor's death, for the source to brake to a stop
+GRACE_S = 20.0  # after the supervisor's death, to brake to a stop
 
 
 def main(job_file: str) -> int:
@@ -40,16 +40,17 @@ def main(job_file: str) -> int:
         raise RuntimeError(f"{job.spec.module}: made a node called '{node.name}', the table says '{job.spec.name}'")
     if job.faults is not None:
         node = FaultyNode(node, job.faults)
-    if job.spec.name == SOURCE:
-        node = LastStop(node, parent_pid, Path(job.run_dir) / "orphaned.json")
+    if "command" in job.spec.inputs or "truth" in job.spec.outputs:  # what drives the car, or is it
+        record = "orphaned.json" if job.spec.name == SOURCE else f"orphaned_{job.spec.name}.json"
+        node = LastStop(node, parent_pid, Path(job.run_dir) / record)
     run_node(node, job.place, stop=stop, join_timeout_s=job.join_timeout_s)
     return 0
 
 
 class LastStop:
-    """The source of the graph, which brakes to a stop by itself when its supervisor has died.
+    """The end of the graph that takes the commands, which brakes to a stop by itself when its supervisor has died.
 
-    The bus ends with the supervisor, so no command comes any more; the source's own watchdog brakes. What happened is
+    The bus ends with the supervisor, so no command comes any more; the node's own watchdog brakes. What happened is
     written to ``record``, since nobody is left to write a score.
     """
 

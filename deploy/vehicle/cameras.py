@@ -17,7 +17,7 @@ from visuomotor.deploy.vehicle.source import Frame, VideoSource
 from visuomotor.messages.camera import CameraModel
 
 FIRST_FRAME_S = 5.0
-LEAD_WAIT_S = 0.08  # a camera slower than the ticks sets the pace: its frame is waited for
+LEAD_WAIT_S = 0.07  # a frame due within this time is waited for: the ticks fall in step with the first camera
 SKEW_MAX_S = 0.1  # frames further apart are not of one tick
 JOIN_S = 0.02  # how long the first camera's frame waits for those of the others, which may still be on their way
 MISSING_S = 0.3  # a camera without a frame for so long is missing: no frames go out without one that must not fail
@@ -66,7 +66,8 @@ class Cameras:
 
     def take(self) -> dict[str, Frame]:
         """The frames of one tick by camera, the lead's last; empty when there is none."""
-        lead = self.sources[self.lead].take(LEAD_WAIT_S)
+        self.sources[self.lead].wait_for_newer(LEAD_WAIT_S)
+        lead = self.sources[self.lead].take()
         if missing := self._missing(must=True):
             name, silent_s = max(missing.items(), key=lambda item: item[1])
             if silent_s > GIVE_UP_S:

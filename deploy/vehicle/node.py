@@ -114,10 +114,10 @@ class CameraNode:
         return frames
 
     def close(self) -> None:
-        """Release the cameras and write what was counted."""
-        self.cameras.close()
+        """Write what was counted and release the cameras, which may take its time."""
         if self._summary is not None:
             self._summary.write_text(json.dumps(self.summary(), indent=1) + "\n")
+        self.cameras.close()
 
     def summary(self) -> dict[str, Any]:
         """What the score says of this node."""

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from visuomotor.deploy.vehicle.capture import (
-    OPEN_TIMEOUT_MS,
+    READ_TIMEOUT_MS,
     CameraError,
     SourceSettings,
     capture_time,
@@ -24,6 +24,8 @@ from visuomotor.deploy.vehicle.capture import (
 
 SILENCE_S = 0.5  # a live source that delivers nothing for so long is opened anew
 BACKOFF_S, BACKOFF_MAX_S = 0.25, 4.0
+LATE_S = 0.01  # a frame may come so much later than expected and is still waited for
+SMOOTHING = 0.2  # weight of the newest interval between frames
 KEPT = 4  # newest frames among which the one nearest to another camera's is chosen
 
 
@@ -76,6 +78,7 @@ class VideoSource:
         )
         self._kept: deque[Frame] = deque()
         self._heard_ns = 0
+        self._interval_s = 1.0 / self.rate_hz  # between frames, as they come
         self._error: Exception | None = None
         self._arrived = threading.Condition()
         self._stop = threading.Event()
@@ -97,6 +100,19 @@ class VideoSource:
         with self._arrived:
             self._arrived.wait_for(lambda: bool(self._kept) or self.ended or self._error is not None, limit_s)
             return bool(self._kept)
+
+    def wait_for_newer(self, limit_s: float) -> None:
+        """Wait for the frame that is due next where that is within ``limit_s``: it is worth more than the one kept."""
+        with self._arrived:
+            known, due_s = self._kept[-1] if self._kept else None, self._interval_s - self.silent_s
+            if known is not None and due_s > limit_s:
+                return
+
+            def newer() -> bool:
+                return bool(self._kept) and self._kept[-1] is not known
+
+            patience_s = limit_s if known is None else min(limit_s, due_s + LATE_S)
+            self._arrived.wait_for(lambda: newer() or self.ended or self._error is not None, max(0.0, patience_s))
 
     def take(self, wait_s: float = 0.0) -> Frame | None:
         """The newest frame that was not taken yet, or None. ``wait_s``: for how long to wait for one."""
@@ -147,7 +163,7 @@ class VideoSource:
         """Stop playing; the thread releases the device."""
         self._stop.set()
         if self._thread.is_alive():
-            self._thread.join(2.0 * OPEN_TIMEOUT_MS * 1e-3)
+            self._thread.join(2.0 * READ_TIMEOUT_MS * 1e-3)  # one that is still opening ends with the process
         elif self._capture is not None:
             self._capture.release()
 
@@ -160,6 +176,7 @@ class VideoSource:
                         self._kept.popleft()
                         self.counts.between += 1
                     self._kept.append(frame)
+                    self._interval_s += SMOOTHING * (min(self.silent_s, SILENCE_S) - self._interval_s)
                     self._heard_ns = time.monotonic_ns()
                     self._arrived.notify_all()
         except Exception as error:  # handed to the reader by take(), which raises it in the node's own thread

@@ -239,3 +239,24 @@ def test_three_files_play_together_and_end_together(tmp_path: Path):
         assert cameras.summary()["camera_left"]["frames_declared"] == 45
     finally:
         cameras.close()
+
+
+def test_the_frame_that_is_due_next_is_waited_for_where_it_comes_in_time(street: Callable[..., Street]):
+    source = VideoSource(SourceSettings(device=street("camera_front").server.url("camera_front")))
+    source.start()
+
+    def is_newer(limit_s: float) -> bool:
+        """Whether waiting brought another frame than the one that was there."""
+        until(lambda: source.wait(0.0))
+        known = source._kept[-1].index
+        source.wait_for_newer(limit_s)
+        frame = source.take()
+        assert frame is not None
+        return frame.index > known
+
+    try:
+        until(lambda: source.counts.read > 30)  # by now it is known that they come every 50 ms
+        until(lambda: is_newer(0.2))  # a busy machine may be late for once
+        until(lambda: not is_newer(0.0))
+    finally:
+        source.close()
