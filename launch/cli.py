@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 import traceback
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -137,7 +138,15 @@ def launch_drive(
 @launch.command("vehicle")
 def launch_vehicle(
     camera: Annotated[
-        str | None, typer.Option(metavar="FILE|INDEX|ADDRESS", help="Video file, camera index or RTSP address.")
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]FILE|INDEX|DEVICE|ADDRESS",
+            help="Video file, camera index, /dev/video0 or RTSP address; of the first camera when no NAME is given "
+            "(repeatable).",
+        ),
+    ] = None,
+    route: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Route of waypoints, in place of the profile's.")
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of the simulated car behind a CAN bus.")] = None,
     policy: Policy = None,
@@ -156,14 +165,15 @@ def launch_vehicle(
     profile: ProfileFile = None,
     host: Host = None,
 ) -> int:
-    """Run the same perception, policy and guard on a real camera; commands go to a dry-run sink.
+    """Run the same perception, policy and guard on real cameras.
 
-    With a profile that has a CAN bus (``--profile sim-can``) the simulated car is driven through it.
+    Video alone (the default) drives nothing: commands go to a dry-run sink. A profile with a CAN bus drives the car
+    behind it: a real one (``--profile car.yaml``) or a simulated one (``--profile sim-can``).
     """
-    from visuomotor.deploy.vehicle.source import check_source
     from visuomotor.launch import run
     from visuomotor.launch.profile import load_profile
     from visuomotor.launch.run_folders import parse_keep
+    from visuomotor.launch.vehicle_check import check_vehicle, choose_sources
 
     base = load_profile(profile or "vehicle-video")
     chosen = base.override(
@@ -172,18 +182,17 @@ def launch_vehicle(
         forecaster=forecaster,
         device=device and device.value,
         max_duration_s=max_duration,
+        sources=choose_sources(base, camera or []),
+        route=None if route is None else str(route.absolute()),
     )
     if chosen.task == "vehicle":
-        if camera is None or seed is not None:
-            raise ValueError(f"{chosen.source.name}: expected --camera FILE|INDEX|ADDRESS and no --seed")
-        check_source(camera)
-    elif camera is not None:
-        raise ValueError(f"{chosen.source.name}: --camera {camera}: the cameras of this profile are simulated")
+        if seed is not None:
+            raise ValueError(f"{chosen.source.name}: --seed {seed}: only of a simulated car")
+        check_vehicle(chosen)
     return run.launch(
         chosen,
         run.Options(
             seeds=[seed or 0],
-            camera=camera or "",
             report=report,
             record=record,
             lossy=lossy,
@@ -195,6 +204,23 @@ def launch_vehicle(
             host=host or "",
         ),
     )
+
+
+@launch.command("car")
+def launch_car(
+    profile: Annotated[str, typer.Option(metavar="FILE", help="Profile of the vehicle that shall drive it.")],
+    seed: Annotated[int, typer.Option(min=0, help="Of its road and traffic.")] = 0,
+    route: Annotated[Path | None, typer.Option(metavar="FILE", help="Write its route here, as CSV.")] = None,
+    limit_s: Annotated[float, typer.Option(min=1.0, help="Give up waiting for the vehicle's commands.")] = 120.0,
+    json_file: JsonFile = None,
+) -> int:
+    """Simulate a whole car for `launch vehicle` to drive: its CAN bus, its cameras as video streams, its driver.
+
+    It stands by until the first COMMAND comes and ends when none comes any more and the car stands.
+    """
+    from visuomotor.launch.car import drive_car
+
+    return drive_car(profile, seed, route, limit_s, json_file)
 
 
 @app.command("doctor")

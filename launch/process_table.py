@@ -10,7 +10,9 @@ import msgspec
 from visuomotor.launch.profile import CanBus, Profile
 from visuomotor.messages.node import Node
 
-SOURCE = "world"  # the node that closes the loop: simulator, or the vehicle's cameras and actuators
+SOURCE = "world"  # the node that closes the loop: simulator, or the vehicle's cameras
+VEHICLE = "vehicle"  # the car's end of the graph where it is behind a CAN bus
+ENDS = frozenset({SOURCE, VEHICLE})  # nodes that touch the world: a replay plays them back and never runs them
 
 
 class NodeSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,17 +35,16 @@ class NodeSpec(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, config=self.config | self.restarted)
 
 
-def make_table(profile: Profile, *, render: bool | None = None, camera: str = "", run_dir: str = "") -> list[NodeSpec]:
+def make_table(profile: Profile, *, render: bool | None = None, run_dir: str = "") -> list[NodeSpec]:
     """The nodes of a profile, in the order in which they are started; they are stopped in the reverse one.
 
-    ``render`` False leaves the cameras of the simulator off (default: on where something looks at them); ``camera`` is
-    the video source of a vehicle.
+    ``render`` False leaves the cameras of the simulator off (default: on where something looks at them).
     """
     cameras = tuple(profile.cameras)
     looked_at = profile.perception.mode == "real" if render is None else render
     frames = cameras if looked_at or profile.task == "vehicle" else ()
-    source = _make_vehicle(profile, camera, run_dir) if profile.task == "vehicle" else _make_world(profile, frames)
-    behind_can = [] if profile.can is None else [_make_can_vehicle(profile.can)]
+    source = _make_cameras(profile, run_dir) if profile.task == "vehicle" else _make_world(profile, frames)
+    behind_can = [] if profile.can is None else [_make_can_vehicle(profile, profile.can, run_dir)]
     mode = profile.perception.mode
     sees = {"real": cameras, "truth": ("truth",), "blind": ()}[mode]
     return [
@@ -118,30 +119,34 @@ def _limit(profile: Profile) -> dict[str, float]:
     return {} if profile.max_duration_s is None else {"max_duration_s": profile.max_duration_s}
 
 
-def _make_can_vehicle(can: CanBus) -> NodeSpec:
+def _make_can_vehicle(profile: Profile, can: CanBus, run_dir: str) -> NodeSpec:
+    outputs = {"summary": f"{run_dir}/can.json", "commands": f"{run_dir}/commands.csv"} if run_dir else {}
     return NodeSpec(
-        name="vehicle",
+        name=VEHICLE,
         module="visuomotor.deploy.vehicle.can_node:create",
-        config=can.model_dump(exclude={"driver"}),
+        config={**can.model_dump(exclude={"driver"}), **outputs, "stop_at_goal": profile.task == "vehicle"},
         inputs=("command", "route"),
         outputs=("vehicle_state", "operator"),
     )
 
 
-def _make_vehicle(profile: Profile, camera: str, run_dir: str) -> NodeSpec:
-    assert profile.vehicle is not None  # checked by Profile
+def _make_cameras(profile: Profile, run_dir: str) -> NodeSpec:
+    """The source on a vehicle; without a CAN bus it makes up the car's state, too, and takes the commands."""
+    read, told = (("command",), ("vehicle_state",)) if profile.can is None else (("vehicle_state",), ())
     return NodeSpec(
         name=SOURCE,
         module="visuomotor.deploy.vehicle.node:create",
         config={
-            "camera": camera,
-            "calibration": profile.camera_files[0],
-            "vehicle": profile.vehicle.model_dump(),
+            "calibrations": profile.camera_files,
+            "sources": {name: source.model_dump() for name, source in profile.sources.items()},
+            "route": profile.route_file,
+            "vehicle": None if profile.vehicle is None else profile.vehicle.model_dump(),
             "commands": f"{run_dir}/commands.csv" if run_dir else "",
             **_limit(profile),
+            "summary": f"{run_dir}/vehicle.json" if run_dir else "",
         },
-        inputs=("command",),
-        outputs=(*profile.cameras, "vehicle_state", "route"),
+        inputs=read,
+        outputs=(*profile.cameras, "route", *told),
     )
 
 

@@ -16,6 +16,7 @@ from visuomotor.messages.yaml_file import YamlError, load_yaml
 
 PROFILES = Path(__file__).parent / "profiles"
 BASELINE_POLICIES = ("idm", "random")
+STRAIGHT = "straight"
 BASELINE_FORECASTERS = ("cv", "kalman", "none")
 
 
@@ -35,10 +36,28 @@ class Perception(_Strict):
     forecaster: str = "none"  # bundle, "cv", "kalman" or "none"
 
 
-class AssumedVehicle(_Strict):
-    """What a bare video does not tell."""
+class Source(_Strict):
+    """Where the frames of a camera come from: a V4L2 device, a video file or an address, with what is asked of it."""
 
-    speed_mps: float = pydantic.Field(ge=0.0, le=70.0)
+    device: str
+    width: int | None = pydantic.Field(default=None, ge=16, le=16384)
+    height: int | None = pydantic.Field(default=None, ge=16, le=16384)
+    rate_hz: float | None = pydantic.Field(default=None, ge=1.0, le=240.0)
+    fourcc: str | None = pydantic.Field(default=None, min_length=4, max_length=4)
+    buffers: int | None = pydantic.Field(default=None, ge=1, le=32)
+    latency_s: float = pydantic.Field(default=0.0, ge=0.0, le=1.0)  # from exposure to the stamp
+    may_fail: bool = False  # True: the run goes on without this camera
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _from_bare_name(cls, data: object) -> object:
+        return {"device": str(data)} if isinstance(data, str | int) else data
+
+
+class AssumedVehicle(_Strict):
+    """What is assumed where nothing tells it: the speed of a bare video, the road where there is no route file."""
+
+    speed_mps: float | None = pydantic.Field(default=None, ge=0.0, le=70.0)
     lane_count: int = pydantic.Field(ge=1, le=8)
     lane_width_m: float = pydantic.Field(ge=2.0, le=6.0)
     speed_limit_mps: float = pydantic.Field(gt=0.0, le=70.0)
@@ -55,7 +74,8 @@ class Press(_Strict):
 class CanBus(_Strict):
     """The CAN bus that the car is behind, opened by python-can; ``options`` are its interface's own.
 
-    In task 'drive' the simulated car is behind it, with a ``driver`` who presses buttons.
+    In task 'drive' the simulated car is behind it, and in task 'vehicle' with ``visuomotor launch car``: the ``driver``
+    who presses buttons is theirs.
     """
 
     interface: str
@@ -64,6 +84,7 @@ class CanBus(_Strict):
     dbc: str = ""  # empty: deploy/vehicle/car.dbc
     start_engaged: bool = False  # False: nothing moves before the driver's button
     navigation: bool = True  # the pose is that of POSITION and HEADING
+    dry_run: bool = False  # True: no COMMAND is sent; commands.csv in the run's folder says what it would have been
     driver: tuple[Press, ...] = ()
 
 
@@ -149,6 +170,8 @@ class Profile(_Strict):
     vehicle: AssumedVehicle | None = None
     can: CanBus | None = None
     hosts: Hosts | None = None  # None: all on one
+    sources: dict[str, Source] = {}  # of task vehicle, by camera
+    route: str = STRAIGHT  # or a file of waypoints, relative to this one
     timeouts: Timeouts = Timeouts()
 
     @pydantic.field_validator("cameras")
@@ -167,31 +190,55 @@ class Profile(_Strict):
             cameras, detectors = sorted(self.cameras), sorted(self.perception.detector)
             raise ValueError(f"perception.detector: expected one for each of {cameras}, got {detectors}")
         if self.task == "vehicle":
-            if self.vehicle is None:
-                raise ValueError("vehicle: required for task 'vehicle'")
             if self.perception.mode != "real":
                 raise ValueError(f"perception.mode: on a vehicle there is only 'real', got '{self.perception.mode}'")
             if self.clock != "realtime":
                 raise ValueError(f"clock: a vehicle has only 'realtime', got '{self.clock}'")
             if not self.guard:
                 raise ValueError("guard: may be switched off in simulation only")
-        elif self.vehicle is not None:
-            raise ValueError(f"vehicle: only for task 'vehicle', not '{self.task}'")
+            self._check_vehicle()
+        else:
+            for key, default in (("vehicle", None), ("sources", {}), ("route", STRAIGHT)):
+                if getattr(self, key) != default:
+                    raise ValueError(f"{key}: only for task 'vehicle', not '{self.task}'")
         read_tuning(self.runtime.model_dump()).check(self.device)
-        if self.can is not None:
-            if self.task != "drive":
-                raise ValueError(f"can: so far only with the simulated car of task 'drive', not '{self.task}'")
-            if self.clock != "realtime":
-                raise ValueError(f"clock: a CAN bus has only 'realtime', got '{self.clock}'")
+        if self.can is not None and self.clock != "realtime":
+            raise ValueError(f"clock: a CAN bus has only 'realtime', got '{self.clock}'")
         return self
+
+    def _check_vehicle(self) -> None:
+        """Sources, route and what is assumed, of a task 'vehicle'."""
+        lead = next(iter(self.cameras))
+        if unknown := sorted(set(self.sources) - set(self.cameras)):
+            raise ValueError(f"sources: no calibration of {unknown[0]}; under cameras are {', '.join(self.cameras)}")
+        if lead in self.sources and self.sources[lead].may_fail:
+            raise ValueError(f"sources.{lead}.may_fail: the first camera sets the ticks and must not fail")
+        straight = self.route == STRAIGHT
+        if straight and self.vehicle is None:
+            raise ValueError("vehicle: required where the route is 'straight': lanes and speed limit are assumed")
+        if not straight and self.vehicle is not None:
+            raise ValueError("vehicle: nothing is assumed where route is a file, which tells lanes and speed limit")
+        if not straight and (self.can is None or not self.can.navigation):
+            raise ValueError("route: a file needs the car's pose on it: can with navigation (POSITION and HEADING)")
+        if self.vehicle is not None and (self.vehicle.speed_mps is None) is (self.can is None):
+            expected = "required without can" if self.can is None else "comes over CAN, nothing is assumed"
+            raise ValueError(f"vehicle.speed_mps: {expected}")
 
     @property
     def camera_files(self) -> list[str]:
         """Calibration files in the order of ``cameras``, absolute."""
         return [str(self.source.parent / path) for path in self.cameras.values()]
 
+    @property
+    def route_file(self) -> str:
+        """Route file, absolute, or "straight"."""
+        return self.route if self.route == STRAIGHT else str(self.source.parent / self.route)
+
     def override(self, **changes: object) -> Profile:
-        """A checked copy with other values; ``perception_mode``, ``forecaster`` and ``detector`` go into perception."""
+        """A checked copy with other values; ``perception_mode``, ``forecaster`` and ``detector`` go into perception.
+
+        A ``route`` leaves nothing to assume: ``vehicle`` goes.
+        """
         data = self.model_dump()
         for key, value in changes.items():
             if value is None:
@@ -202,6 +249,8 @@ class Profile(_Strict):
                 data["perception"]["forecaster"] = value
             elif key == "detector":
                 data["perception"]["detector"] = self._choose_detectors(str(value))
+            elif key == "route":
+                data |= {"route": value, "vehicle": None}
             else:
                 data[key] = value
         return _validate(data, self.source)

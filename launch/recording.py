@@ -38,7 +38,7 @@ def check_recording(record: Path | None, lossy: bool) -> None:
         raise ValueError(f"--record: {record} cannot be made ({error.strerror})") from error
 
 
-def describe_run(profile: Profile, seeds: Sequence[int], camera: str, bundles: Mapping[str, Bundle]) -> dict[str, str]:
+def describe_run(profile: Profile, seeds: Sequence[int], bundles: Mapping[str, Bundle]) -> dict[str, str]:
     """What was run, as text by name; ``bundles`` is JSON of digest by bundle."""
     origin = provenance()
     return {
@@ -46,7 +46,7 @@ def describe_run(profile: Profile, seeds: Sequence[int], camera: str, bundles: M
         "suite": profile.suite,
         "split": profile.split,
         "seeds": json.dumps(list(seeds)),
-        "camera": camera,
+        "camera": ", ".join(f"{name}={source.device}" for name, source in profile.sources.items()),
         "clock": profile.clock,
         "policy": profile.policy,
         "forecaster": profile.perception.forecaster,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from visuomotor.deploy.record.reader import Recorded, Recording
-from visuomotor.launch.process_table import SOURCE
+from visuomotor.launch.process_table import ENDS
 from visuomotor.messages.schema import Episode, Message, NodeHealth, Operator
 from visuomotor.messages.wiring import SHARED, SUPERVISOR
 
@@ -17,7 +17,7 @@ class EpisodeIndex(msgspec.Struct, kw_only=True):
     reset: Episode
     end: str = ""
     ended: bool = False  # its end was recorded
-    input_ticks: dict[str, set[int]] = {}  # service of the source -> ticks on which it was sent
+    input_ticks: dict[str, set[int]] = {}  # service of the graph's ends -> ticks on which it was sent
     bodies: dict[tuple[str, int], bytes] = {}
     operator: list[Operator] = []
     operator_heard: dict[int, int] = {}  # tick -> seq of the last word that the guard heard in it
@@ -62,7 +62,7 @@ def _add(episode: EpisodeIndex, recorded: Recorded, message: Message) -> None:
     elif service not in SHARED:
         known = episode.last_ticks.setdefault(node, {})
         known[service] = max(known.get(service, -1), tick)
-        if node == SOURCE:
+        if node in ENDS:
             episode.input_ticks.setdefault(service, set()).add(tick)
             return
         episode.bodies[(service, tick)] = recorded.body
@@ -72,7 +72,7 @@ def _add(episode: EpisodeIndex, recorded: Recorded, message: Message) -> None:
 
 def _limit(episode: EpisodeIndex, complete: bool) -> None:
     """Decide up to which tick an episode that was cut, or in which a node died, can be compared."""
-    inputs = episode.last_ticks.get(SOURCE, {})
+    inputs = {s: tick for node in ENDS for s, tick in episode.last_ticks.get(node, {}).items()}
     episode.last_input = max(inputs.values(), default=-1)
     whole = complete and episode.ended
     if whole and episode.end != "fault":
@@ -80,7 +80,7 @@ def _limit(episode: EpisodeIndex, complete: bool) -> None:
     if not whole:  # something may be missing of its last tick
         episode.last_input = min(inputs.values(), default=-1)
         episode.notes.append(f"episode {episode.index}: cut, compared up to tick {episode.last_input}")
-    outputs = {s: tick for node, known in episode.last_ticks.items() if node != SOURCE for s, tick in known.items()}
+    outputs = {s: tick for node, known in episode.last_ticks.items() if node not in ENDS for s, tick in known.items()}
     episode.last_compared = {service: min(tick, episode.last_input) for service, tick in outputs.items()}
     dead = [node for node in episode.dead if node in episode.last_ticks]
     if dead:

@@ -19,7 +19,7 @@ import msgspec
 
 from visuomotor.deploy.record.reader import Recording
 from visuomotor.launch.evaluate.difference import TopicDifference, compare
-from visuomotor.launch.process_table import SOURCE, create_node, make_table
+from visuomotor.launch.process_table import ENDS, SOURCE, create_node, make_table
 from visuomotor.launch.profile import Profile
 from visuomotor.launch.recording import PROFILE_FILE
 from visuomotor.launch.recording_index import EpisodeIndex, index_recording
@@ -126,7 +126,7 @@ class _Graph:
 
     def __init__(self, profile: Profile, outputs: tuple[str, ...], run_id: str) -> None:
         self.playback = Playback(outputs)
-        specs = [spec for spec in make_table(profile) if spec.name != SOURCE]
+        specs = [spec for spec in make_table(profile) if spec.name not in ENDS]
         self.outputs = tuple(service for spec in specs for service in spec.outputs)
         self._graph = Graph([self.playback, *(create_node(spec) for spec in specs)], run_id=run_id, digest=False)
         self._graph.warm_up()
@@ -163,7 +163,7 @@ def replay(
     index = index_recording(recording)
     outputs = tuple(sorted({s for episode in index.values() for s in episode.input_ticks}))
     if not outputs:
-        raise ValueError(f"{recording.path}: expected messages of '{SOURCE}' to replay, found none")
+        raise ValueError(f"{recording.path}: expected messages of {' or '.join(sorted(ENDS))} to replay, found none")
     changed = profile.override(**replaced) if replaced else profile
     graph = _Graph(changed, outputs, "replay")
     reference = _Graph(profile, outputs, "reference") if recording.clock != "lockstep" else None
@@ -193,7 +193,7 @@ def recorded_inputs(
     gathered: dict[tuple[int, int], dict[str, Message]] = defaultdict(dict)
     start_ns: dict[int, int] = {}
     for recorded in recording.read():
-        if recorded.node != SOURCE or recorded.service in SHARED:
+        if recorded.node not in ENDS or recorded.service in SHARED:
             continue
         message = recorded.message
         at, tick = message.header.episode, message.header.tick

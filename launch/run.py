@@ -45,7 +45,6 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What the command line says beyond the profile."""
 
     seeds: Sequence[int]
-    camera: str = ""
     report: Path | None = None
     record: Path | None = None
     lossy: bool = False
@@ -81,12 +80,10 @@ def launch(profile: Profile, options: Options) -> int:
         remove_old_runs(RUNS, options.keep)
     path = options.run_dir or RUNS / time.strftime(f"{profile.task}-%Y%m%d-%H%M%S-{os.getpid()}")
     with RunDirectory(path) as run_dir:
-        table = make_table(
-            here, render=True if wants_frames else None, camera=options.camera, run_dir=str(run_dir.path)
-        )
+        table = make_table(here, render=True if wants_frames else None, run_dir=str(run_dir.path))
         plan = make_plan(profile, table, options.host, bundles, faults) if options.host else None
         if options.record is not None:
-            facts = describe_run(profile, options.seeds, options.camera, bundles)
+            facts = describe_run(profile, options.seeds, bundles)
             table.append(make_recorder(table, profile, options.record, options.lossy, facts, run_dir.path))
         frames = tuple(cameras) if wants_frames else ()
         collector = RunCollector([spec.name for spec in table], capture=options.report is not None, view=view)
@@ -227,9 +224,15 @@ def _vehicle_row(row: dict[str, Any], outcome: Outcome) -> dict[str, Any]:
 
 
 def _add_vehicle_counts(rows: list[dict[str, Any]], run_dir: Path) -> None:
-    path = run_dir / "vehicle.json"
-    if rows and path.exists() and path.stat().st_size:  # empty: the disk was full
-        rows[0] |= json.loads(path.read_text())
+    """What the vehicle's nodes counted, and how the drive ended by their word where no fault ended it."""
+    for file in ("vehicle.json", "can.json"):
+        path = run_dir / file
+        if rows and path.exists() and path.stat().st_size:  # empty: the disk was full
+            counted = json.loads(path.read_text())
+            end = counted.pop("end", "")
+            rows[0] |= counted
+            if end and rows[0]["success"]:
+                rows[0]["end"] = end
 
 
 def make_score(

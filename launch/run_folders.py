@@ -15,7 +15,7 @@ from visuomotor.messages.run_directory import LOCK_NAME, SOCKETS_NAME, RunDirect
 # A folder that holds anything else (a recording, a report, notes) is somebody's, and stays.
 WRITTEN_BY_A_RUN = (
     *("*.log", "*.log.1", "*.new", "*.job.json", "*.error", "*.tmp", "commands.csv", "commands.1.csv"),
-    *("score.json", "vehicle.json", "recorder.json", "orphaned.json", LOCK_NAME, SOCKETS_NAME),
+    *("score.json", "vehicle.json", "recorder.json", "orphaned*.json", "can.json", LOCK_NAME, SOCKETS_NAME),
 )
 UNITS = {"MB": 10**6, "GB": 10**9}
 DAY_S = 86400.0

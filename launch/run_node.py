@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from visuomotor.launch.job import Job
 
 BRAKE_TICKS_MAX = 150
-GRACE_S = 20.0  # after the supervisor's death, for the source to brake to a stop
+GRACE_S = 20.0  # after the supervisor's death, to brake to a stop
 
 
 def main(job_file: str) -> int:
@@ -61,15 +61,16 @@ def _run(node: Any, job: Job, stop: threading.Event) -> None:
 
     if node.name != job.spec.name:
         raise RuntimeError(f"{job.spec.module}: made a node called '{node.name}', the table says '{job.spec.name}'")
-    if job.spec.name == SOURCE:
-        node = LastStop(node, job.parent_pid, Path(job.run_dir) / "orphaned.json")
+    if "command" in job.spec.inputs or "truth" in job.spec.outputs:  # what drives the car, or is it
+        record = "orphaned.json" if job.spec.name == SOURCE else f"orphaned_{job.spec.name}.json"
+        node = LastStop(node, job.parent_pid, Path(job.run_dir) / record)
     run_node(node, job.place, stop=stop, join_timeout_s=job.join_timeout_s)
 
 
 class LastStop:
-    """The source of the graph, which brakes to a stop by itself when its supervisor has died.
+    """The end of the graph that takes the commands, which brakes to a stop by itself when its supervisor has died.
 
-    The bus ends with the supervisor, so no command comes any more; the source's own watchdog brakes. What happened is
+    The bus ends with the supervisor, so no command comes any more; the node's own watchdog brakes. What happened is
     written to ``record``, since nobody is left to write a score.
     """
 

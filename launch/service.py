@@ -73,8 +73,10 @@ def make_service(
     name = name or checked.source.stem.lower()
     if not NAME.fullmatch(name):
         raise ValueError(f"--name: expected small letters, digits, - and _, at most 41, got {name!r}")
-    if checked.task == "vehicle" and not camera:
-        raise ValueError(f"{checked.source.name}: expected --camera FILE|INDEX|ADDRESS")
+    without = [n for n in checked.cameras if n not in checked.sources][int(bool(camera)) :]  # --camera is the first's
+    if checked.task == "vehicle" and without:
+        expected = "--camera FILE|INDEX|ADDRESS" if len(without) == 1 and not camera else "an entry each under sources"
+        raise ValueError(f"{checked.source.name}: no source of {', '.join(without)}: expected {expected}")
     if re.search(r"://[^/]*@", camera):
         raise ValueError(
             "--camera: an address with a password has no place in a unit, which everybody may read; install with the "

@@ -25,7 +25,7 @@ from visuomotor.messages.coordinator import Coordinator
 from visuomotor.messages.node import ClockName
 from visuomotor.messages.rendezvous import HandshakeError
 from visuomotor.messages.run_directory import RunDirectory
-from visuomotor.messages.schema import Episode, NodeHealth, Truth
+from visuomotor.messages.schema import Episode, NodeHealth, Truth, VehicleState
 from visuomotor.messages.services import CONTROL_RATE_HZ
 from visuomotor.messages.wiring import RunPlace, WiringError
 
@@ -34,7 +34,7 @@ TICK_S = 1.0 / CONTROL_RATE_HZ
 STANDSTILL_MPS = 0.1
 BRAKE_S = 20.0  # wall clock, for the survivors to bring the car to a stop
 BRAKE_TICKS = 150
-BRAKE_BLIND_S = 2.0  # the same where no truth tells the speed
+BRAKE_BLIND_S = 2.0  # the same where nothing measured tells the speed
 UNHEARD_S = 3.0  # a node that is well reports its health every second
 OPERATOR = "operator"  # named as the faulty party when a person interrupts
 
@@ -108,6 +108,8 @@ class Supervisor:
             raise
         self._has_truth = "truth" in available
         self._kill_at_tick = min((f.start_s / TICK_S for f in (faults or {}).get(SUPERVISOR, ())), default=None)
+        drives = next((s.name for s in table if "command" in s.inputs and not s.config.get("dry_run")), SOURCE)
+        self._actuator = SOURCE if self._has_truth else drives  # without it nothing is left that could brake
         self._interrupts = 0
         self._heard_s: dict[str, float] = {}
         self._fault_text: dict[str, str] = {}
@@ -157,6 +159,7 @@ class Supervisor:
         self._heard_s = dict.fromkeys(self.coordinator.alive, now)
         self._idle_steps = (-1, 0)
         truth: Truth | None = None
+        speed_mps: float | None = None
         fault_tick, deadline_s = 0, float("inf")
         stopped = False
         while True:
@@ -164,21 +167,26 @@ class Supervisor:
                 self._hear(received)
                 self._die_if_told(received)
                 on_message(received)
-                if isinstance(received.message, Truth) and received.episode == episode.index:
+                if received.episode != episode.index:
+                    continue
+                if isinstance(received.message, Truth):
                     truth = received.message
+                    speed_mps = truth.speed_mps
+                elif isinstance(received.message, VehicleState) and received.node == self._actuator != SOURCE:
+                    speed_mps = received.message.speed_mps  # measured, while the source only assumes
             if truth is not None and truth.end and (fault is None or SOURCE not in self.coordinator.dead):
                 stopped = True
                 break
             if new := self._find_fault():
                 if fault is None:
-                    fault, deadline_s = new, time.monotonic() + (BRAKE_S if truth is not None else BRAKE_BLIND_S)
+                    fault, deadline_s = new, time.monotonic() + (BRAKE_BLIND_S if speed_mps is None else BRAKE_S)
                     fault_tick = truth.header.tick if truth is not None else 0
                     if not self._goes_on or fault.node == OPERATOR:
                         self._service.stopping(f"braking to a stop: {fault.node} {fault.text}")
-                if SOURCE in self.coordinator.dead:
+                if self._actuator in self.coordinator.dead:
                     break  # nothing is left that could brake
             if fault is not None:
-                if truth is not None and abs(truth.speed_mps) < STANDSTILL_MPS:
+                if speed_mps is not None and abs(speed_mps) < STANDSTILL_MPS:
                     stopped = True
                     break
                 overrun = truth is not None and truth.header.tick > fault_tick + BRAKE_TICKS

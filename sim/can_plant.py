@@ -6,11 +6,11 @@ actuators are reached through CAN alone. The driver presses buttons and pedals a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
-import numpy as np
 
 from visuomotor.deploy.vehicle.can_link import CanLink, open_link
 from visuomotor.messages.camera import CameraModel
@@ -19,6 +19,7 @@ from visuomotor.messages.schema import Command, Episode, Header, Message, Vehicl
 from visuomotor.sim import node as world_node
 from visuomotor.sim.drive import DT_S
 
+P = TypeVar("P", bound="CanPlantNode")
 COMMAND = "COMMAND"
 DRIVER_BRAKING_MPS2 = -3.0
 
@@ -83,7 +84,7 @@ class CanPlantNode(world_node.WorldNode):
 
     def _vehicle_state(self, t_ns: int) -> VehicleState:
         state = super()._vehicle_state(t_ns)
-        yaw = float(np.arctan2(np.sin(state.odom_yaw_rad), np.cos(state.odom_yaw_rad)))
+        x, y, yaw = self._position(state)
         self._send(
             "MOTION",
             {"Speed": state.speed_mps, "Acceleration": state.acceleration_mps2, "YawRate": state.yaw_rate_radps},
@@ -91,10 +92,14 @@ class CanPlantNode(world_node.WorldNode):
         self._send(
             "ATTITUDE", {"SteeringAngle": state.steering_angle_rad, "Roll": state.roll_rad, "Pitch": state.pitch_rad}
         )
-        self._send("POSITION", {"X": state.odom_x_m, "Y": state.odom_y_m})
-        self._send("HEADING", {"Yaw": yaw})
+        self._send("POSITION", {"X": x, "Y": y})
+        self._send("HEADING", {"Yaw": math.remainder(yaw, 2.0 * math.pi)})
         self._send("DRIVER", {name: float(any(self._pressed(name))) for name in self._buttons})
         return state
+
+    def _position(self, state: VehicleState) -> tuple[float, float, float]:
+        """What POSITION and HEADING tell: the frame that the route is given in, here that of dead reckoning."""
+        return state.odom_x_m, state.odom_y_m, state.odom_yaw_rad
 
     def _send(self, name: str, values: Mapping[str, float]) -> None:
         limits = {key: self.link.codec.signal_range(name, key) for key in values}
@@ -108,10 +113,15 @@ class CanPlantNode(world_node.WorldNode):
 
 def create(config: Mapping[str, Any]) -> CanPlantNode:
     """World from the settings of ``sim.node.create``, {can: {interface, ...}} and {driver: [{signal, at_s, for_s}]}."""
+    return open_plant(CanPlantNode, config)
+
+
+def open_plant(kind: type[P], config: Mapping[str, Any]) -> P:
+    """A plant of some kind on its bus; the bus is left again when the rest of the settings is wrong."""
     driver = msgspec.convert(config.get("driver", []), list[Press])
     link = open_link((COMMAND,), config["can"])
     try:
-        return CanPlantNode(world_node.load_cameras(config), link, driver, **world_node.choose_case(config))
+        return kind(world_node.load_cameras(config), link, driver, **world_node.choose_case(config))
     except Exception:
         link.close()
         raise

@@ -149,6 +149,13 @@ class Sensors:
         self.route_m = np.where(new[:, None, None], route, self.route_m).astype(np.float32)
         self.goal_distance_m = np.where(new, np.maximum(w.route_length_m - s, 0.0), self.goal_distance_m)
 
+    def localised_pose(self, index: int) -> tuple[float, float, float]:
+        """Pose in the map (x m, y m, yaw rad) as positioning has it: the truth with the errors of localisation."""
+        x, y, yaw = self._worlds.ego_pose[index]
+        along, lateral, turn = self._wander[index] * (LONGITUDINAL_SIGMA_M, LATERAL_SIGMA_M, HEADING_SIGMA_RAD)
+        cos, sin = np.cos(yaw), np.sin(yaw)
+        return float(x + along * cos - lateral * sin), float(y + along * sin + lateral * cos), float(yaw - turn)
+
     def map_to_odom(self, index: int, xy_m: np.ndarray) -> np.ndarray:
         """Map points [..., 2] in odom, through the true ego pose; for truth and its evaluation only."""
         return _transform(xy_m, self._worlds.ego_pose[index], self.odom_pose[index])

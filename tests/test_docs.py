@@ -24,6 +24,7 @@ GUIDES = (
     "hosts",
     "runtime",
     "precision",
+    "vehicle",
 )
 PAGES = ["README.md", *(f"docs/{name}.md" for name in GUIDES)]
 

@@ -19,6 +19,7 @@ import msgspec
 from visuomotor.deploy.vehicle.can_codec import SHIPPED_DBC, CanCodec, CanError, Decoded
 
 RECEIVE_S = 0.1  # how long the thread waits for a frame before it looks whether to stop
+ERROR_BUS_OFF = 0x40  # class of an error frame, as Linux's can/error.h has it
 UNREAD_MAX = 1000  # frames of each message kept for ``drain``; at 50 Hz the last twenty seconds
 
 
@@ -33,8 +34,10 @@ class CanLink:
     """Sends some messages of a DBC and receives others.
 
     Frames of messages that are not in ``receive`` are passed over (some interfaces return what one sent oneself).
-    ``refused`` counts frames that were not believed, ``lost`` those that the counters miss, ``overrun`` readings that
-    nobody drained, ``send`` errors of the interface by their class.
+    ``faults`` counts frames that were not believed, by cause, ``lost`` those that the counters miss, ``overrun``
+    readings that nobody drained, ``error frame`` and ``bus off`` what the controller reports, ``send`` and ``receive``
+    errors of the interface by their class. An interface that is down is asked again and again: what was read grows old
+    meanwhile, and readers treat it as lost.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class CanLink:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._error: Exception | None = None
+        self.down = ""  # why nothing comes, as far as the interface tells; empty from the next frame on
         try:
             self._bus = can.Bus(interface=interface, channel=channel, **options)
         except (can.CanError, OSError, ValueError, TypeError, ImportError, NotImplementedError) as error:
@@ -70,7 +74,7 @@ class CanLink:
         try:
             self.transmit(can.Message(arbitration_id=frame_id, data=data, is_extended_id=extended))
         except (can.CanError, OSError) as error:
-            self.counts[f"send {type(error).__name__}"] += 1
+            self._count(f"send {type(error).__name__}")
             return False
         return True
 
@@ -109,15 +113,31 @@ class CanLink:
     def _read(self) -> None:
         try:
             while not self._stop.is_set():
-                frame = self._bus.recv(RECEIVE_S)
+                try:
+                    frame = self._bus.recv(RECEIVE_S)
+                except (can.CanError, OSError) as error:
+                    self.down = str(error)
+                    self._count(f"receive {type(error).__name__}")
+                    self._stop.wait(RECEIVE_S)
+                    continue
                 if frame is not None:
                     self._take(frame)
         except Exception as error:  # handed to whoever reads next
             self._error = error
 
+    def _count(self, cause: str) -> None:
+        with self._lock:
+            self.counts[cause] += 1
+
     def _take(self, frame: can.Message) -> None:
-        if frame.is_error_frame or frame.is_remote_frame or frame.arbitration_id not in self._receive:
+        if frame.is_error_frame:
+            off = bool(frame.arbitration_id & ERROR_BUS_OFF)
+            self.down = "bus off" if off else self.down
+            self._count("bus off" if off else "error frame")
             return
+        if frame.is_remote_frame or frame.arbitration_id not in self._receive:
+            return
+        self.down = ""
         now_ns = time.monotonic_ns()
         with self._lock:
             decoded: Decoded | None = self.codec.decode(frame.arbitration_id, bytes(frame.data))

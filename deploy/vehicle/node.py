@@ -1,115 +1,188 @@
-"""The vehicle's end of the graph: a real camera in, commands out to a dry-run sink.
+"""The source of a vehicle's graph: frames of real cameras and the road ahead; what the car measures comes over CAN.
 
-A bare video tells neither speed nor pose nor route. Those are assumed: constant speed, a straight road, the car in the
-middle of the rightmost lane; ``assumed`` lists it, and every score and report of such a run carries the list.
+Without a CAN bus there is only video. Then speed and pose are assumed, too, and commands go to a dry-run sink;
+``assumed`` lists what is, and every score and report of such a run carries the list.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-
 from visuomotor.control.action import CommandWatchdog
-from visuomotor.deploy.vehicle.csv_log import CsvLog
-from visuomotor.deploy.vehicle.source import VideoSource
+from visuomotor.deploy.vehicle.cameras import Cameras, sources_from
+from visuomotor.deploy.vehicle.capture import SourceSettings
+from visuomotor.deploy.vehicle.route import (
+    SPACING_M,
+    START_M,
+    STRAIGHT,
+    Ahead,
+    Road,
+    StraightRoad,
+    load_route,
+)
+from visuomotor.deploy.vehicle.sink import DryRunSink
+from visuomotor.deploy.vehicle.source import Frame
 from visuomotor.messages.camera import CameraModel, load_camera
 from visuomotor.messages.node import Input, Inputs, Tick
 from visuomotor.messages.schema import CameraFrame, Command, Episode, Header, Message, Route, VehicleState
 
 PERIOD_S = 0.1
-FIRST_FRAME_S = 5.0
-ROUTE_START_M, ROUTE_SPACING_M, ROUTE_POINTS = -40.0, 2.0, 81
-GOAL_DISTANCE_M = 1000.0  # no goal is known: always this far ahead
+CAPTURE = "capture"  # stage from the exposure of the first camera's frame to its being taken
+STANDSTILL_MPS = 0.3
+GOAL_REACHED_M = 5.0  # a car that stands so near has arrived
 
 
-class VehicleNode:
-    """Publishes ``camera_front``, ``vehicle_state`` and ``route``; writes every command that arrives, sends none."""
+class CameraNode:
+    """Publishes a frame per camera and ``route``; reads where the car is from ``vehicle_state``.
+
+    Without a fresh state the route is sent as invalid, and the guard keeps the car standing. A tick is the newest frame
+    of the first camera. Whoever sends the commands stops the car at the goal; when it stands there, or has passed it in
+    the driver's hands, the run ends.
+    """
 
     name = "world"
-    inputs = (Input("command", lag=2, optional=True),)
+    inputs: tuple[Input, ...] = (Input("vehicle_state", optional=True),)
     period_s: float | None = PERIOD_S
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
-        self.camera = load_camera(Path(config["calibration"]))
-        self.outputs: tuple[str, ...] = (self.camera.name, "vehicle_state", "route")
-        self.source = VideoSource(str(config["camera"]), lambda image: fit_image(image, self.camera))
-        assumed = config["vehicle"]
-        self.speed_mps = float(assumed["speed_mps"])
-        self.lane_count = int(assumed["lane_count"])
-        self.lane_width_m = float(assumed["lane_width_m"])
-        self.speed_limit_mps = float(assumed["speed_limit_mps"])
-        self.max_duration_s = config.get("max_duration_s")
+    def __init__(
+        self,
+        cameras: Sequence[CameraModel],
+        sources: Mapping[str, SourceSettings],
+        road: Road,
+        *,
+        assumed: Sequence[str] = (),
+        summary: Path | None = None,
+        max_duration_s: float | None = None,
+    ) -> None:
+        self.cameras = Cameras(cameras, sources)
+        self.max_duration_s = max_duration_s
+        self.road = road
+        self.assumed = list(assumed)
+        self.outputs: tuple[str, ...] = (*self.cameras.cameras, "route")
         self.finished = False
-        self.sink = DryRunSink(Path(config["commands"]) if config.get("commands") else None)
-        self.watchdog = CommandWatchdog()
-        self._summary = Path(config["commands"]).with_name("vehicle.json") if config.get("commands") else None
+        self.stages: list[tuple[str, int, int]] = []
+        self.end = "source ended"
+        self._summary = summary
         self._start_ns: int | None = None
-
-    @property
-    def assumed(self) -> list[str]:
-        """What is assumed rather than measured."""
-        c = self.camera
-        return [
-            f"calibration: {c.width}x{c.height}, fx {c.fx:.0f} px, {c.ego_position_m[2]:.2f} m up",
-            f"speed: constant {self.speed_mps:.1f} m/s",
-            f"route: straight, {self.lane_count} lanes of {self.lane_width_m:.1f} m, the car in the rightmost one",
-            f"speed limit: {self.speed_limit_mps:.1f} m/s",
-        ]
+        self._pose: tuple[float, float, float] | None = None
 
     @property
     def note(self) -> str:
-        """What ``node_health`` says of this node."""
-        return self.sink.note
+        """Which cameras are silent, for the node's health."""
+        return self.cameras.note
 
     def warm_up(self) -> None:
-        """Nothing to load; frames flow from the first step on."""
+        """Start live cameras."""
+        self.cameras.warm_up()
 
     def reset(self, episode: Episode) -> None:
         """A camera cannot be rewound: only the first episode is possible."""
         if self._start_ns is not None:
-            raise RuntimeError(f"camera {self.source.name}: a second episode was asked for; a camera has only one")
+            source = self.cameras.sources[self.cameras.lead]
+            raise RuntimeError(f"camera {source.name}: a second episode was asked for; a camera has only one")
+
+    def step(self, tick: Tick, inputs: Inputs) -> Mapping[str, Message]:
+        """The frames of this tick, and the road ahead of where the car is now."""
+        frames = self._take(tick)
+        sample = inputs["vehicle_state"]
+        state = inputs.get_message("vehicle_state", VehicleState) if sample.valid and sample.alive else None
+        if state is not None:
+            pose = (state.odom_x_m, state.odom_y_m, state.odom_yaw_rad)
+            if self._pose is None:
+                self.road.check_start(pose)
+            self._pose = pose
+        ahead = self.road.ahead(self._pose) if self._pose is not None else None
+        if state is not None and ahead is not None:
+            stands = abs(state.speed_mps) < STANDSTILL_MPS
+            if ahead.goal_distance_m <= 0.0 or (stands and ahead.goal_distance_m < GOAL_REACHED_M):
+                self.end, self.finished = "goal", True
+        route = _invalid_route() if ahead is None else route_message(ahead)
+        route.header = Header(t_capture_ns=tick.t_ns, valid=state is not None and ahead is not None and ahead.on_route)
+        return {"route": route, **_publish(frames)}
+
+    def _take(self, tick: Tick) -> dict[str, Frame]:
+        if self._start_ns is None:
+            self._start_ns = tick.t_ns
+            self.cameras.begin()
+        self.stages.clear()
+        frames = self.cameras.take()
+        if frames:
+            self.stages.append((CAPTURE, frames[self.cameras.lead].t_capture_ns, time.monotonic_ns()))
+        over = self.max_duration_s is not None and (tick.t_ns - self._start_ns) * 1e-9 >= self.max_duration_s
+        self.finished = self.finished or self.cameras.exhausted or over
+        return frames
+
+    def close(self) -> None:
+        """Write what was counted and release the cameras, which may take its time."""
+        if self._summary is not None:
+            with contextlib.suppress(OSError):  # a full disk
+                self._summary.write_text(json.dumps(self.summary(), indent=1) + "\n")
+        self.cameras.close()
+
+    def summary(self) -> dict[str, Any]:
+        """What the score says of this node."""
+        return {
+            "end": self.end,
+            "cameras": self.cameras.summary(),
+            "ticks_held_back": self.cameras.held_back,
+            "assumed": self.assumed,
+        }
+
+
+class VehicleNode(CameraNode):
+    """Video alone: publishes an assumed ``vehicle_state``, too; writes every command that arrives, sends none."""
+
+    inputs: tuple[Input, ...] = (Input("command", lag=2, optional=True),)
+
+    def __init__(
+        self,
+        cameras: Sequence[CameraModel],
+        sources: Mapping[str, SourceSettings],
+        road: Road,
+        *,
+        speed_mps: float,
+        assumed: Sequence[str] = (),
+        summary: Path | None = None,
+        commands: Path | None = None,
+        max_duration_s: float | None = None,
+    ) -> None:
+        super().__init__(cameras, sources, road, assumed=assumed, summary=summary, max_duration_s=max_duration_s)
+        self.outputs = (*self.outputs, "vehicle_state")
+        self.speed_mps = speed_mps
+        self.sink = DryRunSink(commands)
+        self.watchdog = CommandWatchdog()
+
+    @property
+    def note(self) -> str:
+        """Which cameras are silent, and whether the command log has stopped."""
+        return "; ".join(note for note in (self.cameras.note, self.sink.note) if note)
+
+    def reset(self, episode: Episode) -> None:
+        """As the cameras."""
+        super().reset(episode)
         self.watchdog.reset()
 
     def step(self, tick: Tick, inputs: Inputs) -> Mapping[str, Message]:
-        """The newest frame, the assumed state at its capture, and the assumed road."""
-        first = self._start_ns is None
-        if first:
-            self._start_ns = tick.t_ns
-            self.source.start()
+        """The frames of this tick, the assumed state at their capture, and the road; nothing without a frame."""
+        if self._start_ns is None:
             self.watchdog.reset(0.0)
+        frames = self._take(tick)
         self._actuate(tick, inputs)
-        frame = self.source.take(FIRST_FRAME_S if first else 0.0)
-        assert self._start_ns is not None
-        over = self.max_duration_s is not None and (tick.t_ns - self._start_ns) * 1e-9 >= self.max_duration_s
-        if self.source.exhausted or over:
-            self.finished = True
-        if frame is None:
+        lead = frames.get(self.cameras.lead)
+        if lead is None:
             return {}
-        elapsed_s = (frame.t_capture_ns - self._start_ns) * 1e-9
-        header = Header(t_capture_ns=frame.t_capture_ns, valid=True)
-        x_m = self.speed_mps * elapsed_s
-        return {
-            self.camera.name: CameraFrame(header=header, image=frame.image),
-            "vehicle_state": VehicleState(
-                header=Header(t_capture_ns=frame.t_capture_ns, valid=True), speed_mps=self.speed_mps, odom_x_m=x_m
-            ),
-            "route": Route(
-                header=Header(t_capture_ns=frame.t_capture_ns, valid=True),
-                odom_reference_m=straight_route(x_m),
-                start_m=ROUTE_START_M,
-                spacing_m=ROUTE_SPACING_M,
-                lane_count=self.lane_count,
-                lane_width_m=self.lane_width_m,
-                speed_limit_mps=self.speed_limit_mps,
-                goal_distance_m=GOAL_DISTANCE_M,
-            ),
-        }
+        assert self._start_ns is not None
+        x_m = self.speed_mps * (lead.t_capture_ns - self._start_ns) * 1e-9
+        route = route_message(self.road.ahead((x_m, 0.0, 0.0)))
+        state = VehicleState(speed_mps=self.speed_mps, odom_x_m=x_m)
+        for message in (route, state):
+            message.header = Header(t_capture_ns=lead.t_capture_ns, valid=True)
+        return {"vehicle_state": state, "route": route, **_publish(frames)}
 
     def _actuate(self, tick: Tick, inputs: Inputs) -> None:
         sample = inputs["command"]
@@ -120,74 +193,73 @@ class VehicleNode:
         self.sink.write(tick.tick, now_s, command, acted, self.watchdog.tripped)
 
     def close(self) -> None:
-        """Release the camera, finish the command log, and write what was counted beside it."""
-        self.source.close()
+        """Finish the command log, too."""
         self.sink.close()
-        if self._summary is not None:
-            counts = self.source.counts
-            data = {
-                "source": self.source.name,
-                "rate_hz": self.source.rate_hz,
-                "frames_declared": self.source.frames_declared,
-                "frames_read": counts.read,
-                "frames_published": counts.taken,
-                "frames_between_ticks": counts.between,
-                "commands": self.sink.commands,
-                "assumed": self.assumed,
-            }
-            with contextlib.suppress(OSError):  # a full disk
-                self._summary.write_text(json.dumps(data, indent=1) + "\n")
+        super().close()
+
+    def summary(self) -> dict[str, Any]:
+        """What the score says of this node."""
+        return super().summary() | {"commands": self.sink.commands}
 
 
-class DryRunSink:
-    """Where commands end when nothing is driven: a CSV line per tick, of what actuators would have done."""
-
-    COLUMNS = ("tick", "time_s", "acceleration_mps2", "steering_angle_rad", "origin", "causes")
-
-    def __init__(self, path: Path | None) -> None:
-        self.commands = 0
-        self._log = CsvLog(path, self.COLUMNS) if path is not None else None
-
-    @property
-    def note(self) -> str:
-        """Why the log has stopped; empty while it goes on."""
-        return self._log.note if self._log is not None else ""
-
-    def write(
-        self, tick: int, now_s: float, command: Command | None, acted: tuple[float, float], tripped: bool
-    ) -> None:
-        """One tick. ``origin``: command, hold (none came, the last one stands) or watchdog (braking)."""
-        self.commands += command is not None
-        if self._log is not None:
-            origin = "watchdog" if tripped else "command" if command is not None else "hold"
-            causes = ";".join(command.causes) if command is not None else ""
-            self._log.write([tick, f"{now_s:.3f}", f"{acted[0]:.4f}", f"{acted[1]:.5f}", origin, causes])
-
-    def close(self) -> None:
-        """Flush and close."""
-        if self._log is not None:
-            self._log.close()
+def route_message(ahead: Ahead) -> Route:
+    """What is ahead as a message, without its header."""
+    return Route(
+        odom_reference_m=ahead.line_m,
+        start_m=START_M,
+        spacing_m=SPACING_M,
+        lane_count=ahead.lane_count,
+        lane_width_m=ahead.lane_width_m,
+        speed_limit_mps=ahead.speed_limit_mps,
+        goal_distance_m=ahead.goal_distance_m,
+    )
 
 
-def fit_image(image: np.ndarray, camera: CameraModel) -> np.ndarray:
-    """Crop the middle of ``image`` [H, W, 3] to the calibration's aspect and scale it to the calibrated size."""
-    if image.ndim == 2:
-        image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
-    height, width = image.shape[:2]
-    aspect = camera.width / camera.height
-    crop_w, crop_h = (round(height * aspect), height) if width > height * aspect else (width, round(width / aspect))
-    x, y = (width - crop_w) // 2, (height - crop_h) // 2
-    cropped = image[y : y + crop_h, x : x + crop_w]
-    return np.ascontiguousarray(cv2.resize(cropped, (camera.width, camera.height), interpolation=cv2.INTER_AREA))
+def _invalid_route() -> Route:
+    """A straight line that nobody may drive: the car's place is not known yet, but the ticks are."""
+    return route_message(StraightRoad(1, 3.5, 1.0).ahead((0.0, 0.0, 0.0)))
 
 
-def straight_route(ego_x_m: float) -> np.ndarray:
-    """Points of a straight centre line along odom x through the car, float32 [P, 2]."""
-    points = np.zeros((ROUTE_POINTS, 2), np.float32)
-    points[:, 0] = ego_x_m + ROUTE_START_M + ROUTE_SPACING_M * np.arange(ROUTE_POINTS)
-    return points
+def _publish(frames: Mapping[str, Frame]) -> dict[str, Message]:
+    return {
+        name: CameraFrame(header=Header(t_capture_ns=frame.t_capture_ns, valid=True), image=frame.image)
+        for name, frame in frames.items()
+    }
 
 
-def create(config: dict[str, Any]) -> VehicleNode:
-    """Node from {camera, calibration, vehicle: {speed_mps, ...}, commands: CSV path or "", max_duration_s}."""
-    return VehicleNode(config)
+def create(config: Mapping[str, Any]) -> CameraNode:
+    """Node from {calibrations: files, sources: {camera: settings}, route, summary, max_duration_s} and what is assumed.
+
+    ``vehicle`` {lane_count, lane_width_m, speed_limit_mps} makes a straight road; with {speed_mps} there is no CAN bus
+    and the node is a VehicleNode, which writes ``commands``.
+    """
+    cameras = [load_camera(Path(file)) for file in config["calibrations"]]
+    sources = sources_from(config["sources"])
+    summary = Path(config["summary"]) if config.get("summary") else None
+    limit_s = config.get("max_duration_s")
+    vehicle, route = config.get("vehicle") or {}, config.get("route", STRAIGHT)
+    if route != STRAIGHT:
+        return CameraNode(cameras, sources, load_route(Path(route)), summary=summary, max_duration_s=limit_s)
+    lanes, width, limit = int(vehicle["lane_count"]), float(vehicle["lane_width_m"]), float(vehicle["speed_limit_mps"])
+    road = StraightRoad(lanes, width, limit)
+    speed_mps = vehicle.get("speed_mps")
+    assumed = [
+        f"route: straight, {lanes} lanes of {width:.1f} m, the car in the rightmost one",
+        f"speed limit: {limit:.1f} m/s",
+    ]
+    if speed_mps is None:
+        return CameraNode(cameras, sources, road, assumed=assumed, summary=summary, max_duration_s=limit_s)
+    calibrations = [
+        f"calibration of {c.name}: {c.width}x{c.height}, fx {c.fx:.0f} px, {c.ego_position_m[2]:.2f} m up"
+        for c in cameras
+    ]
+    return VehicleNode(
+        cameras,
+        sources,
+        road,
+        speed_mps=float(speed_mps),
+        assumed=[*calibrations, f"speed: constant {float(speed_mps):.1f} m/s", *assumed],
+        summary=summary,
+        commands=Path(config["commands"]) if config.get("commands") else None,
+        max_duration_s=limit_s,
+    )

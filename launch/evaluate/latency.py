@@ -14,6 +14,7 @@ from visuomotor.messages.schema import Trace
 SOURCE, SINK = "world", "guard"
 TICKS_KEPT = 20_000  # half an hour at 10 Hz
 TICKS_OPEN = 100  # traces of one tick come within ten seconds, or not at all
+CAPTURE = "capture"  # stage of a source that waits for a camera: its start is the exposure
 IDLE_STAGES = frozenset({"wait"})
 
 
@@ -63,7 +64,8 @@ class Latency:
                 self._close(self._open.pop(next(iter(self._open))))
 
     def _close(self, rows: list[tuple[str, str, int, int]]) -> None:
-        starts = [start for node, _, start, _ in rows if node == self._source]
+        exposed = [start for node, name, start, _ in rows if node == self._source and name == CAPTURE]
+        starts = exposed or [start for node, _, start, _ in rows if node == self._source]
         ends = [end for node, _, _, end in rows if node == self._sink]
         if not starts or not ends:
             return

@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from visuomotor.deploy.vehicle.can_codec import COUNTER_VALUES, SHIPPED_DBC, CanCodec, CanError, crc8_j1850
+from visuomotor.deploy.vehicle.can_codec import (
+    CHECKSUM,
+    COUNTER,
+    COUNTER_VALUES,
+    SHIPPED_DBC,
+    CanCodec,
+    CanError,
+    crc8_j1850,
+)
 
 MOTION = {"Speed": 12.34, "Acceleration": -1.5, "YawRate": 0.1}
 DRIVER = dict.fromkeys(
@@ -206,3 +214,21 @@ def test_a_dbc_without_protection_is_read_as_it_is(tmp_path: Path):
         assert decoded is not None
         assert decoded.values == {"V": 2.5}
         assert decoded.lost == 0
+
+
+def test_the_shipped_bus_both_ways_at_every_signals_ends():
+    sender, receiver = CanCodec(), CanCodec()
+    database = cantools.database.load_file(str(SHIPPED_DBC))
+    assert {m.name for m in database.messages} == {"COMMAND", "MOTION", "ATTITUDE", "POSITION", "HEADING", "DRIVER"}
+    for message in database.messages:
+        signals = [s for s in message.signals if s.name not in (COUNTER, CHECKSUM)]
+        assert {COUNTER, CHECKSUM} < {s.name for s in message.signals}
+        for end in ("minimum", "maximum"):
+            values = {s.name: float(getattr(s, end)) for s in signals}
+            frame_id, data = sender.encode(message.name, values)
+            found = receiver.decode(frame_id, data)
+            assert found is not None
+            assert found.values == pytest.approx(values, abs=5e-3)
+            plain = database.decode_message(frame_id, data, decode_choices=False)  # as any tool reads it
+            assert {s.name: plain[s.name] for s in signals} == pytest.approx(values, abs=5e-3)
+    assert not receiver.refused

@@ -17,7 +17,7 @@ pytest.importorskip("onnx")
 from visuomotor.deploy.export.foreign_detector import ForeignSettings, import_detector
 from visuomotor.deploy.export.foreign_layouts import Layout
 from visuomotor.deploy.runtime.bundle import Bundle
-from visuomotor.deploy.vehicle.node import fit_image
+from visuomotor.deploy.vehicle.cameras import fit_image
 from visuomotor.launch.profile import PROFILES
 from visuomotor.messages.camera import load_camera
 from visuomotor.messages.node import Inputs, Sample, Tick
