@@ -146,12 +146,12 @@ class HostedProcesses(Processes):
         for name in self._elsewhere:
             self._server.start(name)
 
-    def start_one(self, name: str) -> None:
-        """Start one; its log is begun anew."""
+    def start_one(self, name: str, *, again: bool = False) -> None:
+        """Start one, ``again`` in place of one that died; its log is begun anew."""
         if name in self._elsewhere:
             self._server.start(name)
         else:
-            super().start_one(name)
+            super().start_one(name, again=again)
 
     def find_dead(self) -> dict[str, str]:
         """Node -> how it ended, for every process that is no more, or whose host can't be heard any more."""

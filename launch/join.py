@@ -208,7 +208,7 @@ class Crew:
         for node, life in wish.lives.items():
             if life > max(self._lives.get(node, 0), wish.kills.get(node, 0)):
                 self._lives[node], done = life, True
-                self.processes.start_one(node)
+                self.processes.start_one(node, again=life > 1)
         for node, life in wish.kills.items():
             if life == self._lives.get(node) and life > self._killed.get(node, 0):
                 self._killed[node], done = life, True
