@@ -12,6 +12,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -203,11 +204,11 @@ def main() -> None:
     ready = Ready(ways={})
     for way in job.ways:
         if way == OPENCV:
-            call, ready.ways[way] = start(lambda: run_opencv(job, bundle, inputs))
+            call, ready.ways[way] = start(partial(run_opencv, job, bundle, inputs))
         elif way in (BARE, SPINNING):
-            call, ready.ways[way] = start(lambda way=way: run_bare(job, bundle, inputs, spinning=way == SPINNING))
+            call, ready.ways[way] = start(partial(run_bare, job, bundle, inputs, spinning=way == SPINNING))
         else:
-            call, ready.ways[way] = start(lambda way=way: run_ours(job, bundle, inputs, way))
+            call, ready.ways[way] = start(partial(run_ours, job, bundle, inputs, way))
         if call is not None:
             calls[way] = call
     serve(calls, ready, out)
