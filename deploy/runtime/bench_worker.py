@@ -80,9 +80,12 @@ def make_inputs(specs: tuple[TensorSpec, ...], rows: int, seed: int = 0) -> Arra
     for spec in specs:
         shape = [size if isinstance(size, int) else rows for size in spec.shape]
         dtype = np.dtype(spec.dtype)
+        values: np.ndarray
         if dtype.kind == "f":
-            bounded = spec.low is not None and spec.high is not None
-            values = rng.uniform(spec.low, spec.high, shape) if bounded else rng.normal(size=shape)
+            if spec.low is not None and spec.high is not None:
+                values = rng.uniform(spec.low, spec.high, shape)
+            else:
+                values = rng.normal(size=shape)
         elif dtype.kind in "iu":
             low, high = int(spec.low or 0), int(spec.high or 0)
             values = rng.integers(low, max(low, high), shape, endpoint=True)
