@@ -11,6 +11,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -117,6 +118,12 @@ def prepare(network: nn.Module, job: Job, inputs: Arrays, names: tuple[str, ...]
     return call
 
 
+def _make(
+    network: nn.Module, job: Job, inputs: Arrays, names: tuple[str, ...], setting: str
+) -> tuple[Call, str, dict[str, dict[str, int]]]:
+    return prepare(network, job, inputs, names, setting), setting, {}
+
+
 def find_best(calls: dict[str, Call]) -> dict[str, float]:
     """Median of each setting, ms, measured in turns."""
     times: dict[str, list[float]] = {name: [] for name in calls}
@@ -143,13 +150,13 @@ def main() -> None:
         raise SystemExit("this torch has no CUDA")
     if len(job.ways) == 1:  # a fresh process for the first call
         way, setting = job.ways[0], job.setting
-        call, started = start(lambda: (prepare(rebuild(bundle), job, inputs, names, setting), setting, {}))
+        call, started = start(lambda: _make(rebuild(bundle), job, inputs, names, setting))
         serve({} if call is None else {way: call}, Ready(ways={way: started}), out)
         return
     network = rebuild(bundle)
     ready, calls = Ready(ways={}), {}
     for setting in list_settings(network, job):
-        call, started = start(lambda s=setting: (prepare(network, job, inputs, names, s), s, {}))
+        call, started = start(partial(_make, network, job, inputs, names, setting))
         if call is None:
             ready.tried[setting] = started.error
         else:

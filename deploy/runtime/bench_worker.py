@@ -12,6 +12,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -79,9 +80,12 @@ def make_inputs(specs: tuple[TensorSpec, ...], rows: int, seed: int = 0) -> Arra
     for spec in specs:
         shape = [size if isinstance(size, int) else rows for size in spec.shape]
         dtype = np.dtype(spec.dtype)
+        values: np.ndarray
         if dtype.kind == "f":
-            bounded = spec.low is not None and spec.high is not None
-            values = rng.uniform(spec.low, spec.high, shape) if bounded else rng.normal(size=shape)
+            if spec.low is not None and spec.high is not None:
+                values = rng.uniform(spec.low, spec.high, shape)
+            else:
+                values = rng.normal(size=shape)
         elif dtype.kind in "iu":
             low, high = int(spec.low or 0), int(spec.high or 0)
             values = rng.integers(low, max(low, high), shape, endpoint=True)
@@ -203,11 +207,11 @@ def main() -> None:
     ready = Ready(ways={})
     for way in job.ways:
         if way == OPENCV:
-            call, ready.ways[way] = start(lambda: run_opencv(job, bundle, inputs))
+            call, ready.ways[way] = start(partial(run_opencv, job, bundle, inputs))
         elif way in (BARE, SPINNING):
-            call, ready.ways[way] = start(lambda way=way: run_bare(job, bundle, inputs, spinning=way == SPINNING))
+            call, ready.ways[way] = start(partial(run_bare, job, bundle, inputs, spinning=way == SPINNING))
         else:
-            call, ready.ways[way] = start(lambda way=way: run_ours(job, bundle, inputs, way))
+            call, ready.ways[way] = start(partial(run_ours, job, bundle, inputs, way))
         if call is not None:
             calls[way] = call
     serve(calls, ready, out)
