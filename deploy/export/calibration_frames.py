@@ -16,7 +16,7 @@ import numpy as np
 
 from visuomotor.deploy.record.reader import Recording
 from visuomotor.deploy.runtime.bundle import META_FILE, Bundle, BundleError
-from visuomotor.deploy.vehicle.node import fit_image
+from visuomotor.deploy.vehicle.cameras import fit_image
 from visuomotor.messages.camera import CameraModel
 from visuomotor.messages.schema import CameraFrame
 
