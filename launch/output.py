@@ -45,7 +45,7 @@ class LossyStream:
 def lossy_output() -> Iterator[None]:
     """No word to standard output or error fails in here, whatever they are connected to."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = LossyStream(before[0]), LossyStream(before[1])  # type: ignore[assignment]
+    sys.stdout, sys.stderr = LossyStream(before[0]), LossyStream(before[1])
     try:
         yield
     finally:

@@ -11,8 +11,9 @@ import importlib.util
 import os
 import shutil
 import tempfile
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -195,7 +196,7 @@ def _shipped_folder() -> Path | None:
     return Path(places[0]) if places else None
 
 
-def _open_regular(path: Path) -> BinaryIO:
+def _open_regular(path: Path) -> BufferedReader:
     """The file, opened; OSError for a pipe or a device, which may have no end."""
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "not a regular file")
