@@ -266,6 +266,8 @@ def is_disturbed(record: dict[str, Any]) -> bool:
 
     The world ran slow, or so slow that the fault, at five seconds of its node's clock, came before five of the world's.
     """
+    if record["row"] == "kill_world":  # nothing is driven that could be disturbed, and its last tick is that before
+        return False
     world_hz = record.get("world_hz")
     slow = world_hz is not None and world_hz < LEAST_HZ
     early = record["fault"] and record["episode"] is not None and not record["episode"].get("injected")
