@@ -403,7 +403,15 @@ class Options:
     refusals = (RefusedError,)
     memory_mb = 64
     readers = (seeds.parse_seeds, inject.parse_injections, inject._parse_fault)
-    texts = ("0:100", "7:8", "guard=delay:80ms,drop:5%,freeze:1s@10s,kill@12s", "world=kill@4s", "guard=drop:100%")
+    texts = (
+        "0:100",
+        "7:8",
+        "guard=delay:80ms,drop:5%,freeze:1s@10s,kill@12s",
+        "world=kill@4s",
+        "guard=drop:100%",
+        "world=stuck:camera_front@2s..4s",
+        "guard=clock:+3s@5s,loss:30%,nan@1s",
+    )
 
     def __init__(self, rng: np.random.Generator) -> None:
         pass
@@ -422,9 +430,9 @@ class Options:
         text = data.decode()
         try:
             if "=" in text:
-                found = inject.parse_injections([text], ("world", "guard"))
-                faults = [v for f in found.values() for v in msgspec.structs.astuple(f) if v is not None]
-                if not np.isfinite(faults).all():
+                found = inject.parse_injections([text], {"world": ("camera_front",), "guard": ("command",)})
+                times = [t for faults in found.values() for f in faults for t in (f.amount, f.start_s, f.end_s or 0.0)]
+                if not np.isfinite(times).all():
                     raise AssertionError("accepted a time that never comes")
             else:
                 seeds.parse_seeds(text)

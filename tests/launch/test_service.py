@@ -118,7 +118,7 @@ def test_systemd_takes_the_unit(tmp_path: Path, scope: str, folder: str) -> None
     ("arguments", "message"),
     [
         (["--profile", "nowhere.yaml"], "nowhere.yaml: profile cannot be read"),
-        (["--profile", "car.yaml"], "car.yaml: expected --camera FILE|INDEX|ADDRESS"),
+        (["--profile", "car.yaml"], "car.yaml: no source of camera_front: expected --camera FILE|INDEX|ADDRESS"),
         (["--profile", "broken.yaml", "--camera", "0"], "broken.yaml: perception.mode: on a vehicle there is only"),
         (["--profile", "lost.yaml", "--camera", "0"], "no-such-policy: no such bundle"),
         (["--profile", "car.yaml", "--camera", "0", "--name", "../../etc"], "--name: expected small letters"),
