@@ -44,7 +44,7 @@ PAGE = ROOT / "docs" / "faults.md"
 BEGIN, END = "<!-- table: written by benchmarks/faults.py -->", "<!-- end of table -->"
 
 DURATION_S, AT_S = 15, 5
-HANG_S = 120.0  # of wall clock, for one episode and the start
+HANG_S = {"realtime": 120.0, "lockstep": 600.0}  # of wall clock, for one episode and the start
 ORPHAN_S = 30.0  # the source may brake for 20 s after its supervisor's death
 HITS = ("collision", "off the road")
 BATCH = 5  # seeds that one process tree drives, where a fault leaves no trace in it
@@ -163,13 +163,13 @@ def drive(row: Row, seeds: list[int], clock: str, slot: int) -> list[dict[str, A
             process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, process_group=0)
             hang = False
             try:
-                process.wait(HANG_S + 2.0 * DURATION_S * (len(seeds) - 1))
+                process.wait(HANG_S[clock] * (1.0 + 0.25 * (len(seeds) - 1)))
             except subprocess.TimeoutExpired:
                 hang = True
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
         wall_s = time.monotonic() - started
-        orphans, gone_s = await_orphans(run_dir, ORPHAN_S if row.name == "kill_supervisor" else 2.0)
+        orphans, gone_s = await_orphans(run_dir, ORPHAN_S if row.name == "kill_supervisor" or hang else 2.0)
         said = (temporary / "log").read_text(errors="replace")
         result = json.loads(score.read_text()) if score.exists() else {"episodes": [], "rate_hz": {}}
         episodes = result["episodes"]
