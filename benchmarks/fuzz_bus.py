@@ -373,4 +373,5 @@ class Rendezvous:
 
 def normalise(message: str) -> str:
     """A refusal without its numbers and quoted values, to count kinds of them."""
+    message = re.sub(r"\S*/fuzz-[^/]+/", "", message)  # the folder of one run
     return re.sub(r"'[^']*'|\"[^\"]*\"|\d+|\[[^\]]*\]", "#", message)[:120]

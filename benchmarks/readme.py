@@ -222,7 +222,109 @@ def running() -> Iterator[Row]:
         )
 
 
-SECTIONS: tuple[Callable[[], Iterator[Row]], ...] = (driving, training, detector, tracker, forecaster, running)
+def safety() -> Iterator[Row]:
+    if data := read("guard.json"):
+        found, mutants = data["coverage"], data.get("mutation", {})
+        yield Row(
+            f"the safety layer under its tests: {found['lines']} lines; {found['branches']} branches",
+            f"{found['line_percent']:.1f} %; {found['branch_percent']:.1f} %",
+            "100 %; 100 %",
+            found["line_percent"] == found["branch_percent"] == 100.0,
+            "`python benchmarks/guard.py coverage` → `guard.json`",
+        )
+        if mutants:
+            yield Row(
+                f"its mutants: run, of {mutants['mutants']}; survivors",
+                f"{mutants['run']}; {mutants['survived']}",
+                "all; 3",
+                mutants["run"] == mutants["mutants"] and mutants["survived"] <= 3,
+                "`python benchmarks/guard.py mutants` → `guard.json`",
+            )
+    if data := read("faults.json"):
+        rows = data["table"]
+        bad = {key: sum(row[key] for row in rows) for key in ("hit", "late", "hangs", "orphans", "left", "wrong_exit")}
+        fewest = min(row["runs"] for row in rows)
+        yield Row(
+            f"{len(rows) - 2} faults in 15 s of driving, {sum(row['runs'] for row in rows)} runs, at least {fewest} of "
+            "each: collisions that the fault caused; late stops; hangs; orphans; leftovers; wrong exit codes",
+            "; ".join(str(value) for value in bad.values()),
+            "0, 20 runs of each",
+            not any(bad.values()) and fewest >= 20,
+            "`python benchmarks/faults.py` → `faults.json`",
+        )
+    if data := read("soak.json"):
+        slope = data["total_uss_mb_slope"]
+        yield Row(
+            f"{data['minutes']:.0f} minutes of realtime driving: memory's slope, MB/min; least mean rate",
+            f"{slope['per_min']:.2f} [{slope['low']:.2f}, {slope['high']:.2f}]; "
+            f"{min(rate['mean'] for rate in data['rates_hz'].values()):.1f} Hz",
+            "1; 9.8 Hz; no queue grows",
+            all(data["verdict"].values()),
+            "`python benchmarks/soak.py` → `soak.json`",
+        )
+    if data := read("fuzz.json"):
+        whole, wire = data["whole"], data["targets"]["wire"]
+        yield Row(
+            f"hostile inputs to {len(data['targets'])} readers, {wire['inputs']:,} of them to the wire: inputs; "
+            "failures; memory",
+            f"{whole['inputs']:,}; {whole['failed']}; {whole['peak_mb']:.0f} MB",
+            "1,000,000; 0; bounded",
+            whole["inputs"] >= 1_000_000 and whole["failed"] == 0,
+            "`python benchmarks/fuzz.py` → `fuzz.json`",
+        )
+
+
+def vehicle() -> Iterator[Row]:
+    if data := read("latency.json"):
+        ratios = data["runs"]["drive-detector-front, 1 thread(s)"]["ratios"]
+        faster, wrapper = ratios["torch best / visuomotor"], ratios["visuomotor / onnxruntime"]
+        yield Row(
+            "detector on one CPU thread, p50: torch's best setting to ours; ours to bare ONNX Runtime",
+            f"{faster:.2f} x; {wrapper:.2f} x",
+            "1.5 x; 1.05 x",
+            faster >= data["bars"]["faster"] and wrapper <= data["bars"]["overhead"],
+            "`python benchmarks/latency.py` → `latency.json`",
+        )
+    if data := read("precision.json"):
+        found = {name: kinds["int8"] for name, kinds in data["detectors"].items() if name.startswith("drive-")}
+        yield Row(
+            f"detectors in INT8 on the CPU ({', '.join(name.removeprefix('drive-detector-') for name in found)}): "
+            "faster by; AP points lost",
+            "; ".join(f"{f['time']['ratio']:.2f} x, {f['larger_loss_points']:.2f}" for f in found.values()),
+            "1.3 x, 1 point",
+            all(f["bar_met"] for f in found.values()),
+            "`python benchmarks/precision.py` → `precision.json`",
+        )
+    if data := read("recording.json"):
+        cost = sum(pair["whole_run_percent"] for pair in data["rounds"]) / len(data["rounds"])
+        yield Row(
+            f"what a recording of everything adds to the CPU of a run at 10 Hz, {len(data['rounds'])} rounds",
+            f"{cost:.1f} %",
+            "10 %",
+            cost <= 10.0,
+            "`python benchmarks/recording.py` → `recording.json`",
+        )
+    if data := read("encryption.json"):
+        ratio = data["ratios"]["curve_to_tcp_plain"]
+        yield Row(
+            "keys between hosts, 640x384 frame, beside plain tcp: p50; CPU",
+            f"{ratio['p50_ms']:.2f} x; {ratio['cpu_ms']:.2f} x",
+            "stated",
+            True,
+            "`python benchmarks/encryption.py` → `encryption.json`",
+        )
+
+
+SECTIONS: tuple[Callable[[], Iterator[Row]], ...] = (
+    driving,
+    training,
+    detector,
+    tracker,
+    forecaster,
+    running,
+    safety,
+    vehicle,
+)
 
 
 def table() -> str:

@@ -112,7 +112,7 @@ def test_launch_vehicle_runs_with_it_to_the_end_of_the_video(
     assert done.returncode == 0, done.stderr
     score = json.loads((tmp_path / "run" / "score.json").read_text())
     assert score["episodes"][0]["end"] == "source ended"
-    assert score["episodes"][0]["frames_read"] == 50
+    assert score["episodes"][0]["cameras"]["camera_front"]["frames_read"] == 50
     assert bundle.digest in score["provenance"]["bundles"].values()
     page = (tmp_path / "report" / "report.html").read_text()
     followed = re.findall(r'"tracks":\[\[(\d+),"car"', page)
