@@ -248,8 +248,8 @@ def safety() -> Iterator[Row]:
             max(row["runs"] for row in rows if row["row"] == kind) for kind in kinds
         )  # in its better-run clock
         yield Row(
-            f"{len(kinds)} faults in 15 s of driving, {sum(row['runs'] for row in rows)} runs, at least {fewest} of each: "
-            "collisions that the fault caused; late stops; hangs; orphans; leftovers; wrong exit codes",
+            f"{len(kinds)} faults in 15 s of driving, {sum(row['runs'] for row in rows)} runs, at least {fewest} of "
+            "each: collisions that the fault caused; late stops; hangs; orphans; leftovers; wrong exit codes",
             "; ".join(str(value) for value in bad.values()),
             "0, 20 runs of each",
             not any(bad.values()) and fewest >= 20,
