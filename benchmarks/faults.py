@@ -342,7 +342,9 @@ def judge(record: dict[str, Any], control: dict[str, Any]) -> dict[str, Any]:
     elif declared_s is not None and stop_s is not None and row.name != "kill_world" and stop_s > declared_s:
         problems.append(f"stopped after {stop_s} s, declared {declared_s:.1f} s")
     causes = episode.get("guard_interventions") or {}
-    braked = row.detect_s is not None or sum(causes.get(cause, 0) for cause in STOPS) >= STOP_TICKS
+    by_guard = sum(causes.get(cause, 0) for cause in STOPS) >= STOP_TICKS
+    alone = control.get("episode") is not None and control["episode"].get("rest_at_s") is None  # so it was no traffic
+    braked = row.detect_s is not None or by_guard or alone
     outcome = "collision" if episode.get("collision") else "off the road" if hit else "no car left"
     if not hit and row.name != "kill_world":
         outcome = "stop" if stop_s is not None and braked else "goes on"
