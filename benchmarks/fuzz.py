@@ -61,6 +61,9 @@ class Target(Protocol):
 TARGETS: dict[str, Any] = {kind.name: kind for kind in (Wire, Sockets, Rendezvous, *FILE_TARGETS, *RECORD_TARGETS)}
 
 
+ERRORS_CHARS_MAX = 20_000  # kept of what a target printed
+
+
 def rng_of(name: str, seed: int, number: int) -> np.random.Generator:
     """The random stream of one input; number -1 is that of the corpus."""
     return np.random.default_rng([seed, zlib.crc32(name.encode()), number + 1])
@@ -147,9 +150,12 @@ def run_target(name: str, seed: int, inputs: int, folder: Path) -> dict[str, Any
             at.write_bytes(first.to_bytes(8, "little"))
             command = [sys.executable, __file__, "--target", name, "--seed", str(seed), "--folder", str(folder)]
             command += ["--first", str(first), "--inputs", str(inputs), "--child", str(at)]
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=place)
-            why = _watch(process, at)
-            out, errors = process.communicate()
+            said, complained = Path(place) / "said", Path(place) / "complained"  # files: a full pipe looks like a hang
+            with said.open("wb") as stdout, complained.open("wb") as stderr:
+                process = subprocess.Popen(command, stdout=stdout, stderr=stderr, cwd=place)
+                why = _watch(process, at)
+                process.wait()
+            out, errors = said.read_text(), complained.read_text(errors="replace")[-ERRORS_CHARS_MAX:]
             if not why and process.returncode == 0:
                 part = json.loads(out)
                 failures += part.pop("failures")
@@ -169,7 +175,7 @@ def run_target(name: str, seed: int, inputs: int, folder: Path) -> dict[str, Any
 ADDED = ("inputs", "accepted", "refused", "past_header", "failed")
 
 
-def _watch(process: subprocess.Popen[str], at: Path) -> str:
+def _watch(process: subprocess.Popen[bytes], at: Path) -> str:
     """Wait for a target's process; kill it when one input takes too long, and say so."""
     seen, cpu_s, since = b"", 0.0, time.monotonic()
     watched = psutil.Process(process.pid)

@@ -237,6 +237,9 @@ def test_dbc_that_asks_for_memory_is_refused(tmp_path: Path) -> None:
     file.write_text(SHIPPED_DBC.read_text().replace("COMMAND: 8", "COMMAND: 100000000000"))
     with pytest.raises(CanError, match=r"hostile\.dbc: COMMAND: expected at most 64 bytes, got 100000000000"):
         CanCodec(file)
+    file.write_text(SHIPPED_DBC.read_text().replace("0|16@1", "0|40000000000@1", 1))
+    with pytest.raises(CanError, match=r"hostile\.dbc: \w+: expected bits of a frame, got 0\|40000000000"):
+        CanCodec(file)
     file.write_bytes(bytes(2 << 20))
     with pytest.raises(CanError, match=r"hostile\.dbc: expected at most 1048576 bytes"):
         CanCodec(file)

@@ -22,6 +22,7 @@ COUNTER_VALUES = 15
 DBC_BYTES_MAX = 1 << 20
 FRAME_BYTES_MAX = 64  # of CAN FD
 _LENGTH = re.compile(r"\bBO_\s+\d+\s+(\w+)\s*:\s*(\d+)")
+_SIGNAL = re.compile(r"\bSG_\s+(\w+)[^:]*:\s*(\d+)\s*\|\s*(\d+)")
 SHIPPED_DBC = Path(__file__).with_name("car.dbc")
 
 
@@ -193,6 +194,9 @@ def _load(dbc: Path) -> Database:
     for name, length in _LENGTH.findall(text):  # the library makes room for whatever length it is told
         if len(length) > 3 or int(length) > FRAME_BYTES_MAX:
             raise CanError(f"{dbc}: {name}: expected at most {FRAME_BYTES_MAX} bytes, got {length[:20]}")
+    for name, *bits in _SIGNAL.findall(text):
+        if any(len(number) > 3 or int(number) > 8 * FRAME_BYTES_MAX for number in bits):
+            raise CanError(f"{dbc}: {name}: expected bits of a frame, got {bits[0][:20]}|{bits[1][:20]}")
     try:
         database = cantools.database.load_string(text, database_format="dbc", strict=True)
     except Exception as error:  # parse errors of the library have no common class
