@@ -216,6 +216,27 @@ def test_guard_in_realtime_uses_a_command_again_while_it_is_fresh():
     assert stale.causes == ("stale_policy",)
 
 
+def test_what_the_guard_reads_and_when_it_runs():
+    assert [source.service for source in GuardNode.inputs if source.trigger] == ["policy_command"]
+    assert [source.service for source in GuardNode.inputs if source.optional] == ["operator"]
+    assert GuardNode.period_s == pytest.approx(0.15)
+
+
+@pytest.mark.parametrize(("elapsed_s", "braking"), [(0.05, -0.5), (0.15, -1.75), (0.3, -3.0)])
+def test_the_guard_ramps_by_the_time_that_passed_within_one_to_two_periods(elapsed_s: float, braking: float):
+    node = GuardNode()
+    full = sample(PolicyCommand(header=Header(valid=True), acceleration_mps2=2.0))
+    assert guard_step(node, 10**9, policy_command=full, vehicle_state=sample(STATE)).acceleration_mps2 == 2.0
+    assert guard_step(node, 10**9 + round(elapsed_s * 1e9)).acceleration_mps2 == pytest.approx(braking)
+
+
+def test_the_guard_forgets_what_it_sent_and_when_at_a_reset():
+    node = GuardNode()
+    for t_ns in (0, 200_000_000):
+        assert guard_step(node, t_ns).acceleration_mps2 == -2.5
+        node.reset(Episode(phase="reset", index=1))
+
+
 @pytest.mark.parametrize(
     "vehicle",
     [
