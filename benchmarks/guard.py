@@ -33,7 +33,6 @@ TESTS = tuple(
         "test_guard_limits",
         "test_guard",
         "test_collision",
-        "test_minimal_risk_stop",
         "test_action",
         "test_second_account",
         "test_kinematics",
@@ -41,6 +40,7 @@ TESTS = tuple(
         "test_observation",
         "test_rss",
         "test_guard_any_input",
+        "test_minimal_risk_stop",  # waits for a minute where a mutant keeps a node from its socket
     )
 )
 PARTS = {  # of modules that serve others, too: what the guard stands on

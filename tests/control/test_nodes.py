@@ -230,6 +230,10 @@ def test_the_guard_ramps_by_the_time_that_passed_within_one_to_two_periods(elaps
     assert guard_step(node, 10**9 + round(elapsed_s * 1e9)).acceleration_mps2 == pytest.approx(braking)
 
 
+def test_a_vehicle_state_of_exactly_a_heartbeat_still_counts():
+    assert guard_step(GuardNode(), 0, policy_command=sample(GOOD), vehicle_state=sample(STATE, 0.5)).causes == ()
+
+
 def test_the_guard_forgets_what_it_sent_and_when_at_a_reset():
     node = GuardNode()
     for t_ns in (0, 200_000_000):
