@@ -123,10 +123,10 @@ def _is_line(route: Route) -> bool:
 
 def _gather(vehicle: VehicleState, route: Route, tracks: Tracks | None) -> tuple[DriveInputs, np.ndarray]:
     """Inputs of the core and the age of each track slot, NaN where there is none; only tracks that are finite."""
-    ages: dict[int, float] = {}
+    ages: dict[float, float] = {}
     if tracks is not None:
         tracks = _sane(tracks)
-        for track, seconds in zip(tracks.track_id.tolist(), tracks.age_s.tolist(), strict=True):
+        for track, seconds in np.column_stack([tracks.track_id, tracks.age_s]).tolist():
             ages[track] = max(seconds, ages.get(track, seconds))  # a second one of that id must not make it a ghost
     driving = inputs_from_messages(vehicle, route, tracks, None)
     return driving, np.array([ages.get(track, math.nan) for track in driving.track_id.ravel().tolist()])
