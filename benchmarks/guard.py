@@ -2,7 +2,7 @@
 
     python benchmarks/guard.py coverage      # seconds; exit code 1 below 100 %
     python benchmarks/guard.py mutants       # half an hour of one core; may be broken off and taken up again
-    python benchmarks/guard.py sample        # a fixed dozen of them without property tests; none may survive
+    python benchmarks/guard.py sample        # a fixed few of them without property tests; none may survive
     python benchmarks/guard.py contacts      # a minute: a car ahead that brakes, and a policy that does not
 
 All but ``sample`` write their part of ``results/guard.json``, which docs/guard.md quotes. ``tally`` in place of
@@ -33,7 +33,6 @@ TESTS = tuple(
         "test_guard_limits",
         "test_guard",
         "test_collision",
-        "test_minimal_risk_stop",
         "test_action",
         "test_second_account",
         "test_kinematics",
@@ -41,6 +40,7 @@ TESTS = tuple(
         "test_observation",
         "test_rss",
         "test_guard_any_input",
+        "test_minimal_risk_stop",  # waits for a minute where a mutant keeps a node from its socket
     )
 )
 PARTS = {  # of modules that serve others, too: what the guard stands on
@@ -55,13 +55,13 @@ PARTS = {  # of modules that serve others, too: what the guard stands on
         "LaneKeeping",
         "stopping_distance",
     ),
-    "inputs": ("inputs_from_messages",),
+    "inputs": ("inputs_from_messages", "_find_nearest"),
 }
 TARGETS = tuple(
     mutation.Target(f"visuomotor.control.{name}", ROOT / f"control/{name}.py", PARTS.get(name, ()))
     for name in ("guard", "collision", "rss", "config", "guard_node", *PARTS)
 )
-SAMPLE_EVERY = 80
+SAMPLE_EVERY = 200
 
 
 def measure_coverage() -> dict[str, Any]:

@@ -226,7 +226,8 @@ def _is_none(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant) and node.value is None
 
 
-OPTIONS = ("-q", "-s", "--no-header", "--tb=no", "-p", "no:cacheprovider", "-p", "no:timeout", "-p", "no:xdist")
+OPTIONS = ("-q", "-s", "--no-header", "--tb=no", "--disable-warnings")
+OPTIONS += tuple(word for plugin in ("cacheprovider", "timeout", "xdist") for word in ("-p", f"no:{plugin}"))
 
 
 def exchange_code(target: Target, tree: ast.Module) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -100,10 +100,10 @@ class LimitedCommand:
 
     acceleration_mps2: np.ndarray
     steering_angle_rad: np.ndarray
-    acceleration_cut_mps2: np.ndarray = field(default_factory=lambda: np.zeros(()))
-    jerk_cut_mps2: np.ndarray = field(default_factory=lambda: np.zeros(()))
-    lateral_cut_rad: np.ndarray = field(default_factory=lambda: np.zeros(()))
-    rate_cut_rad: np.ndarray = field(default_factory=lambda: np.zeros(()))
+    acceleration_cut_mps2: np.ndarray
+    jerk_cut_mps2: np.ndarray
+    lateral_cut_rad: np.ndarray
+    rate_cut_rad: np.ndarray
 
 
 def limit_command(

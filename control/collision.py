@@ -50,27 +50,29 @@ def find_threat(
     coordinates. Passing before a crossing object, or after it, is no conflict. ``age_s`` [N] is the tracks' age.
     """
     scene = inputs.scene
-    speed = float(max(inputs.speed_mps[0], 0.0))
-    solid = scene.present[0] & (age_s >= settings.min_age_s) & (inputs.track_unseen_s[0] <= settings.max_unseen_s)
-    # What overlaps lengthwise is beside the car, not ahead of it.
-    slots = np.flatnonzero(solid & (scene.s_m[0] > 0.0) & (scene.gap_ahead_m[0] > -1.0))
+    speed = inputs.speed_mps.item()
+    (present,), (unseen_s,), (gap,) = scene.present, inputs.track_unseen_s, scene.gap_ahead_m
+    solid = present & (age_s >= settings.min_age_s) & (unseen_s <= settings.max_unseen_s)
+    slots = np.flatnonzero(solid & (gap > -1.0))  # what overlaps lengthwise is beside the car, not ahead of it
     if not len(slots) or speed < 0.1:
         return Threat()
+    gap = np.maximum(gap[slots], 0.0)
+    along, d, across, half_s, half_d = (
+        row[slots] for (row,) in (scene.s_speed_mps, scene.d_m, scene.d_speed_mps, scene.half_s_m, scene.half_d_m)
+    )
+
     time = np.arange(settings.step_s, settings.horizon_s + 1e-6, settings.step_s)
     sideways = np.minimum(time, settings.lateral_s)
-    bend = float(curvature_for_steering(steering_angle_rad)) - float(scene.curvature_pm[0])
+    bend = float(curvature_for_steering(steering_angle_rad)) - scene.curvature_pm.item()
     arc = np.minimum(time, settings.arc_s)
     turned = bend * speed * speed * (0.5 * arc * arc + arc * np.maximum(sideways - arc, 0.0))
-    ego_d = scene.ego_d_m[0] + scene.lateral_velocity_mps[0] * sideways + turned
+    ego_d = scene.ego_d_m.item() + scene.lateral_velocity_mps.item() * sideways + turned
 
-    gap = np.maximum(scene.gap_ahead_m[0, slots], 0.0)
-    along = scene.s_speed_mps[0, slots]
-    d = scene.d_m[0, slots, None] + scene.d_speed_mps[0, slots, None] * sideways
-    reach = scene.half_d_m[0, slots, None] + VEHICLE.width_m / 2 + settings.side_margin_m
-    abreast = np.abs(d - ego_d) < reach
+    reach = half_d + VEHICLE.width_m / 2 + settings.side_margin_m
+    abreast = np.abs(d[:, None] + across[:, None] * sideways - ego_d) < reach[:, None]
     closing = speed - along
     past = closing[:, None] * time - gap[:, None]  # how far the front bumper is past the near end
-    length = VEHICLE.length_m + 2.0 * scene.half_s_m[0, slots]
+    length = VEHICLE.length_m + 2.0 * half_s
     hit = abreast & (past > 0.0) & (past < length[:, None])
     found = np.flatnonzero(hit.any(axis=1))
     if not len(found):

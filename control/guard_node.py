@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,8 +11,8 @@ import numpy as np
 
 from visuomotor.control.action import CONTROL_PERIOD_S
 from visuomotor.control.guard import Guard, GuardSettings, GuardSituation
-from visuomotor.control.inputs import AGENTS_MAX, DriveInputs, inputs_from_messages
-from visuomotor.messages.node import Input, Inputs, Sample, Tick
+from visuomotor.control.inputs import DriveInputs, inputs_from_messages
+from visuomotor.messages.node import Input, Inputs, M, Tick
 from visuomotor.messages.schema import (
     Command,
     Episode,
@@ -75,28 +76,29 @@ class GuardNode:
 
     def _situation(self, inputs: Inputs, dt_s: float) -> GuardSituation:
         wanted = inputs.get_message("policy_command", PolicyCommand)
-        vehicle = inputs.get_message("vehicle_state", VehicleState)
-        route = inputs.get_message("route", Route)
-        tracks = inputs.get_message("tracks", Tracks) if self._fresh(inputs["tracks"]) else None
-        vehicle_ok = vehicle is not None and self._fresh(inputs["vehicle_state"]) and _is_finite(vehicle)
-        driving: DriveInputs | None = None
-        age = np.zeros(AGENTS_MAX)
-        if vehicle is not None and vehicle_ok and route is not None and self._fresh(inputs["route"]):
+        vehicle = self._get_fresh(inputs, "vehicle_state", VehicleState)
+        route = self._get_fresh(inputs, "route", Route)
+        tracks = self._get_fresh(inputs, "tracks", Tracks)
+        if vehicle is not None and not _is_finite(vehicle):
+            vehicle = None
+        driving, age = None, None
+        if vehicle is not None and route is not None and _is_line(route):
             driving, age = _gather(vehicle, route, tracks)
         return GuardSituation(
             command=None if wanted is None else (wanted.acceleration_mps2, wanted.steering_angle_rad),
             command_valid=wanted is not None and wanted.header.valid,
             command_age_s=inputs["policy_command"].age_s,
-            vehicle_ok=vehicle_ok,
+            vehicle_ok=vehicle is not None,
             inputs=driving,
-            speed_mps=vehicle.speed_mps if vehicle is not None and vehicle_ok else 0.0,
+            speed_mps=math.nan if vehicle is None else vehicle.speed_mps,
             track_age_s=age,
             operator=tuple(word.kind for word in inputs.drain("operator", Operator)),
             dt_s=dt_s,
         )
 
-    def _fresh(self, sample: Sample) -> bool:
-        return sample.valid and sample.age_s <= self._guard.settings.heartbeat_s
+    def _get_fresh(self, inputs: Inputs, service: str, kind: type[M]) -> M | None:
+        fresh = inputs[service].valid and inputs[service].age_s <= self._guard.settings.heartbeat_s
+        return inputs.get_message(service, kind) if fresh else None
 
     def close(self) -> None:
         """Nothing to release."""
@@ -115,21 +117,19 @@ def _is_finite(vehicle: VehicleState) -> bool:
     return bool(np.isfinite(values).all())
 
 
-def _gather(vehicle: VehicleState, route: Route, tracks: Tracks | None) -> tuple[DriveInputs | None, np.ndarray]:
-    """Inputs of the core and the age of each track slot; tracks that are not finite are left out."""
-    if len(route.odom_reference_m) < 2 or not np.isfinite(route.odom_reference_m).all():
-        return None, np.zeros(AGENTS_MAX)
+def _is_line(route: Route) -> bool:
+    return len(route.odom_reference_m) >= 2 and bool(np.isfinite(route.odom_reference_m).all())
+
+
+def _gather(vehicle: VehicleState, route: Route, tracks: Tracks | None) -> tuple[DriveInputs, np.ndarray]:
+    """Inputs of the core and the age of each track slot, NaN where there is none; only tracks that are finite."""
+    ages: dict[float, float] = {}
     if tracks is not None:
         tracks = _sane(tracks)
+        for track, seconds in np.column_stack([tracks.track_id, tracks.age_s]).tolist():
+            ages[track] = max(seconds, ages.get(track, seconds))  # a second one of that id must not make it a ghost
     driving = inputs_from_messages(vehicle, route, tracks, None)
-    age = np.zeros(AGENTS_MAX)
-    if tracks is not None:
-        ages: dict[int, float] = {}
-        for track, seconds in zip(tracks.track_id.tolist(), tracks.age_s.tolist(), strict=True):
-            ages[track] = max(seconds, ages.get(track, 0.0))  # a second track of that id must not make it a ghost
-        for slot in np.flatnonzero(driving.track_present[0]):
-            age[slot] = ages[int(driving.track_id[0, slot])]
-    return driving, age
+    return driving, np.array([ages.get(track, math.nan) for track in driving.track_id.ravel().tolist()])
 
 
 def _sane(tracks: Tracks) -> Tracks:

@@ -84,25 +84,20 @@ def inputs_from_messages(
     points = np.asarray(route.odom_reference_m, np.float32)
     if points.ndim != 2 or points.shape[0] < 2 or points.shape[1] != 2:
         raise ValueError(f"route.odom_reference_m: expected shape (P >= 2, 2), got {points.shape}")
-    position = np.zeros((0, 2), np.float32) if tracks is None else np.asarray(tracks.odom_position_m, np.float32)
     here = np.array([vehicle_state.odom_x_m, vehicle_state.odom_y_m], np.float32)
-    keep = np.arange(len(position))
-    if len(keep) > AGENTS_MAX:
-        nearest = np.argsort(((position - here) ** 2).sum(axis=1), kind="stable")[:AGENTS_MAX]
-        keep = np.sort(nearest)
+    keep = np.array([], np.intp) if tracks is None else _find_nearest(tracks.odom_position_m, here)
     n = len(keep)
 
-    def slots(values: np.ndarray | None, *tail: int, dtype: type = np.float32) -> np.ndarray:
+    def slots(field: str, *tail: int, dtype: type = np.float32) -> np.ndarray:
         out: np.ndarray = np.zeros((1, AGENTS_MAX, *tail), dtype)
-        if values is not None and n:
-            out[0, :n] = np.asarray(values)[keep]
+        if tracks is not None:
+            out[:, :n] = getattr(tracks, field)[keep]
         return out
 
-    present = np.zeros((1, AGENTS_MAX), bool)
-    present[0, :n] = True
     alive = tuple(cameras if cameras is not None else (tracks.cameras if tracks is not None else ()))
-    ids = slots(None if tracks is None else tracks.track_id, dtype=np.int64)
-    forecast_m, probability = _match(forecast, ids[0, :n], position[keep])
+    track_id, position = slots("track_id", dtype=np.int64), slots("odom_position_m", 2)
+    (ids,), (places,) = track_id, position
+    forecast_m, probability = _match(forecast, ids[:n], places)
     return DriveInputs(
         speed_mps=np.array([vehicle_state.speed_mps]),
         acceleration_mps2=np.array([vehicle_state.acceleration_mps2]),
@@ -114,14 +109,14 @@ def inputs_from_messages(
         lane_width_m=np.array([route.lane_width_m]),
         speed_limit_mps=np.array([route.speed_limit_mps]),
         goal_distance_m=np.array([route.goal_distance_m]),
-        track_present=present,
-        track_id=ids,
-        class_id=slots(None if tracks is None else tracks.class_id, dtype=np.int64),
-        track_position_m=slots(position, 2),
-        track_velocity_mps=slots(None if tracks is None else tracks.odom_velocity_mps, 2),
-        track_heading_rad=slots(None if tracks is None else tracks.odom_heading_rad),
-        track_size_m=slots(None if tracks is None else tracks.size_m, 2),
-        track_unseen_s=slots(None if tracks is None else tracks.unseen_s),
+        track_present=np.arange(AGENTS_MAX)[None] < n,
+        track_id=track_id,
+        class_id=slots("class_id", dtype=np.int64),
+        track_position_m=position,
+        track_velocity_mps=slots("odom_velocity_mps", 2),
+        track_heading_rad=slots("odom_heading_rad"),
+        track_size_m=slots("size_m", 2),
+        track_unseen_s=slots("unseen_s"),
         forecast_m=forecast_m,
         forecast_probability=probability,
         last_action_norm=np.asarray(last_action_norm, np.float32).reshape(1, 2),
@@ -129,6 +124,12 @@ def inputs_from_messages(
         route_spacing_m=float(route.spacing_m),
         forecast_step_s=0.2 if forecast is None else float(forecast.step_s),
     )
+
+
+def _find_nearest(position_m: np.ndarray, here_m: np.ndarray) -> np.ndarray:
+    """Rows of the at most 32 nearest positions, in the order they are in; of equally near ones the first."""
+    away = ((np.asarray(position_m, np.float32) - here_m) ** 2).sum(axis=1)
+    return np.sort(np.lexsort((away,))[:AGENTS_MAX])
 
 
 def _match(forecast: Forecast | None, ids: np.ndarray, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -84,8 +84,7 @@ def max_steering(
     speed_mps: Numbers, lateral_acceleration_mps2: float = ENVELOPE.max_lateral_acceleration_mps2
 ) -> np.ndarray:
     """Largest front-wheel angle within the lateral limit and the mechanical one, rad."""
-    limit = max_curvature(speed_mps, lateral_acceleration_mps2)
-    angle = steering_for_curvature(np.minimum(limit, 1.0 / VEHICLE.wheelbase_m))
+    angle = steering_for_curvature(max_curvature(speed_mps, lateral_acceleration_mps2))
     return np.minimum(angle, VEHICLE.max_steering_angle_rad)
 
 

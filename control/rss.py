@@ -34,15 +34,15 @@ RSS = RssSettings()
 
 def longitudinal_distance(rear_mps: Numbers, front_mps: Numbers, settings: RssSettings = RSS) -> np.ndarray:
     """Gap that the rear car needs to a front one in the same direction, which may brake as hard as it can."""
-    rear = np.maximum(rear_mps, 0.0)
-    after = rear + settings.max_acceleration_mps2 * settings.response_s
-    way = 0.5 * (rear + after) * settings.response_s + stopping_distance(after, settings.braking_mps2)
+    way = standing_distance(rear_mps, settings)
     return np.maximum(way - stopping_distance(front_mps, settings.front_braking_mps2), 0.0)
 
 
 def standing_distance(speed_mps: Numbers, settings: RssSettings = RSS) -> np.ndarray:
     """Gap that a car needs to what stands or crosses in its way, and so may be there when it arrives."""
-    return longitudinal_distance(speed_mps, 0.0, settings)
+    speed = np.maximum(speed_mps, 0.0)
+    after = speed + settings.max_acceleration_mps2 * settings.response_s
+    return 0.5 * (speed + after) * settings.response_s + stopping_distance(after, settings.braking_mps2)
 
 
 def lateral_distance(left_mps: Numbers, right_mps: Numbers, settings: RssSettings = RSS) -> np.ndarray:

@@ -29,7 +29,7 @@ def account(inputs: DriveInputs, angle: float, settings: CollisionSettings) -> T
     for slot in np.flatnonzero(scene.present[0]):
         s, half_s = float(scene.s_m[0, slot]), float(scene.half_s_m[0, slot])
         gap = s - half_s - VEHICLE.length_m / 2
-        if s <= 0.0 or gap <= -1.0:
+        if gap <= -1.0:
             continue
         gap = max(gap, 0.0)
         closing = speed - float(scene.s_speed_mps[0, slot])
@@ -129,6 +129,29 @@ def test_a_gap_of_nothing_at_all_requires_all(make_inputs: Make):
     threat = find_threat(ahead(make_inputs, 4.0), 0.0, OLD)  # overlaps by half a metre
     assert threat.required_mps2 == pytest.approx(100.0 / (2 * 0.05))
     assert threat.time_s == pytest.approx(0.1)
+
+
+def test_who_drives_away_from_an_overlap_is_no_threat(make_inputs: Make):
+    assert find_threat(ahead(make_inputs, 4.0, speed=10.0), 0.0, OLD).slot == 0
+    assert find_threat(make_inputs([{"s": 4.0, "d": 3.5, "speed": 11.0}], speed=10.0), 0.0, OLD) == Threat()
+
+
+def test_age_and_time_unseen_at_their_edges(make_inputs: Make):
+    inputs = ahead(make_inputs, 14.0)
+    settings = CollisionSettings(min_age_s=0.25, max_unseen_s=0.25)
+    for unseen, age, slot in ((0.25, 0.25, 0), (0.2501, 0.25, -1), (0.25, 0.2499, -1)):
+        unseen_for = dataclasses.replace(inputs, track_unseen_s=np.full((1, 32), unseen))
+        assert find_threat(unseen_for, 0.0, np.full(32, age), settings).slot == slot, (unseen, age)
+
+
+def test_who_has_left_by_the_last_moment_need_only_be_arrived_late_for(make_inputs: Make):
+    settings = CollisionSettings(lateral_s=3.0)
+    inputs = ahead(make_inputs, 29.5, across=1.9 / 2.95)  # a gap of 25 m; in the way until 2.9 s, out of it at 3.0 s
+    late = 2.0 * (10.0 * 3.0 - 25.0 + 0.5) / (3.0 - 0.2) ** 2
+    assert find_threat(inputs, 0.0, OLD, settings).required_mps2 == pytest.approx(late, rel=1e-4)
+    stays = ahead(make_inputs, 29.5, across=1.9 / 3.05)
+    short = 10.0**2 / (2.0 * (25.0 - 0.5 - 2.0))
+    assert find_threat(stays, 0.0, OLD, settings).required_mps2 == pytest.approx(short, rel=1e-4)
 
 
 def test_who_leaves_at_once_is_given_the_least_time(make_inputs: Make):

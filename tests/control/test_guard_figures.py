@@ -16,8 +16,9 @@ def test_figures_on_the_page_are_those_of_the_result_file():
         f"{covered['line_percent']} % of its {covered['lines']} lines and "
         f"{covered['branch_percent']} % of its {covered['branches']} branches" in page
     )
-    assert f"left out): {mutants['mutants']}. So far {mutants['run']} of them" in page
-    assert f"and {mutants['survived']} survived" in page
+    assert f"left out): {mutants['mutants']}, of which {mutants['run']} have been run" in page
+    assert f"and {mutants['survived']} survive." in page
+    assert len(mutants["survivors"]) == mutants["survived"]
     assert f"| {contacts['cases']} cases " in page
     for policy in ("full_acceleration", "rolls"):
         row = contacts[policy]

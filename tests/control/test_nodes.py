@@ -216,6 +216,39 @@ def test_guard_in_realtime_uses_a_command_again_while_it_is_fresh():
     assert stale.causes == ("stale_policy",)
 
 
+def test_what_the_guard_reads_and_when_it_runs():
+    assert [source.service for source in GuardNode.inputs if source.trigger] == ["policy_command"]
+    assert [source.service for source in GuardNode.inputs if source.optional] == ["operator"]
+    assert [source.service for source in GuardNode.inputs] == [
+        "policy_command",
+        "vehicle_state",
+        "route",
+        "tracks",
+        "operator",
+    ]
+    assert (GuardNode.name, GuardNode.outputs) == ("guard", ("command",))
+    assert GuardNode.period_s == pytest.approx(0.15)
+
+
+@pytest.mark.parametrize(("elapsed_s", "braking"), [(0.05, -0.5), (0.15, -1.75), (0.3, -3.0)])
+def test_the_guard_ramps_by_the_time_that_passed_within_one_to_two_periods(elapsed_s: float, braking: float):
+    node = GuardNode()
+    full = sample(PolicyCommand(header=Header(valid=True), acceleration_mps2=2.0))
+    assert guard_step(node, 10**9, policy_command=full, vehicle_state=sample(STATE)).acceleration_mps2 == 2.0
+    assert guard_step(node, 10**9 + round(elapsed_s * 1e9)).acceleration_mps2 == pytest.approx(braking)
+
+
+def test_a_vehicle_state_of_exactly_a_heartbeat_still_counts():
+    assert guard_step(GuardNode(), 0, policy_command=sample(GOOD), vehicle_state=sample(STATE, 0.5)).causes == ()
+
+
+def test_the_guard_forgets_what_it_sent_and_when_at_a_reset():
+    node = GuardNode()
+    for t_ns in (0, 200_000_000):
+        assert guard_step(node, t_ns).acceleration_mps2 == -2.5
+        node.reset(Episode(phase="reset", index=1))
+
+
 @pytest.mark.parametrize(
     "vehicle",
     [
@@ -230,6 +263,32 @@ def test_guard_stops_without_a_usable_vehicle_state(vehicle: Sample):
     command = guard_step(GuardNode(), 0, policy_command=sample(GOOD), vehicle_state=vehicle, route=sample(ROUTE))
     assert command.causes == ("stale_vehicle_state",)
     assert command.acceleration_mps2 < -2.0
+
+
+def brakes(points: np.ndarray, tracks: Tracks) -> bool:
+    route = sample(Route(header=Header(valid=True), odom_reference_m=points))
+    state = sample(msgspec.structs.replace(STATE, speed_mps=10.0))
+    command = guard_step(
+        GuardNode(), 0, policy_command=sample(GOOD), vehicle_state=state, route=route, tracks=sample(tracks)
+    )
+    return "ttc_brake" in command.causes
+
+
+def test_two_points_are_a_route_for_the_guard():
+    assert brakes(POINTS[[0, -1]], make_tracks((10.0,)))
+    assert not brakes(POINTS[[0]], make_tracks((10.0,)))
+
+
+def test_one_point_that_is_not_finite_spoils_a_route():
+    broken = Route(odom_reference_m=np.array([[0.0, 0.0], [2.0, math.nan]], np.float32))
+    assert not guard_node._is_line(broken)
+
+
+@pytest.mark.parametrize("ages_s", [(5.0, 0.0), (0.0, 5.0)])
+def test_a_second_track_of_an_id_does_not_make_the_first_a_ghost(ages_s: tuple[float, float]):
+    tracks = make_tracks((10.0, 60.0))
+    tracks.track_id, tracks.age_s = np.zeros(2, np.int32), np.array(ages_s, np.float32)
+    assert brakes(POINTS, tracks)
 
 
 @pytest.mark.parametrize("points", [POINTS[:1], np.full((81, 2), np.nan, np.float32)])
@@ -258,7 +317,7 @@ def test_guard_config():
     with pytest.raises(ValueError, match="unknown key 'enable'"):
         guard_node.create({"enable": True})
     with pytest.raises(ValueError, match=r"guard: .*bool"):
-        guard_node.create({"enabled": "yes"})
+        guard_node.create({"enabled": "true"})
     assert guard_node.create({}).guard.settings.enabled is True
 
 

@@ -164,6 +164,10 @@ def test_lateral_distance_by_hand():
     assert float(lateral_distance(0.0, 1.0, plain)) == pytest.approx(0.1 + 2.5 + 0.75)
     assert float(lateral_distance(5.0, -5.0, plain)) == pytest.approx(0.1), "they part"
     np.testing.assert_allclose(lateral_distance(np.zeros(2), np.array([0.0, 1.0]), plain), [1.6, 3.35])
+    quick = RssSettings(response_s=0.5, lateral_acceleration_mps2=1.0, lateral_braking_mps2=2.0, lateral_margin_m=0.1)
+    # the right car comes with 3 m/s: half a second of 3.25, and 3.5 squared / 4; the left one leaves with 2
+    found = float(lateral_distance(2.0, 3.0, quick))
+    assert found == pytest.approx(0.1 + (3.25 * 0.5 + 3.5**2 / 4) - (1.75 * 0.5 + 1.5**2 / 4))
 
 
 @given(st.floats(-3.0, 3.0), st.floats(-3.0, 3.0), st.lists(st.floats(-1.0, 1.0), min_size=4, max_size=4))

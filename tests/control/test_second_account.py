@@ -61,6 +61,12 @@ def test_lane_keeping(seed: int, gains: LaneKeeping):
         assert found == pytest.approx(keep_lane(speed, error, course, route, gains), abs=1e-12)
 
 
+@pytest.mark.parametrize(("error", "sideways"), [(0.2, 0.4), (0.6, math.sqrt(1.8 * 0.6)), (5.0, 1.6)])
+def test_lane_keeping_asks_for_nothing_on_the_course_that_it_wants(error: float, sideways: float):
+    course = -math.asin(sideways / 10.0)  # in proportion, then with the root, then at most
+    assert float(lane_keeping_curvature(10.0, error, course, 0.0, WIDE)) == pytest.approx(0.0, abs=1e-12)
+
+
 @pytest.mark.parametrize("curvature", [0.0, 0.05, -0.3, 0.7, 5.0])
 def test_steering_for_a_curvature(curvature: float):
     assert float(steering_for_curvature(curvature)) == pytest.approx(angle_for(curvature), abs=1e-12)
@@ -76,7 +82,7 @@ def test_curvature_for_an_angle(angle: float):
 @pytest.mark.parametrize("speed", [0.0, 0.49, 0.51, -3.0, 20.0, 999.0, 1001.0, 1e300])
 def test_largest_curvature_and_angle(speed: float):
     assert float(max_curvature(speed)) == pytest.approx(max_bend(speed), rel=1e-12)
-    expected = min(angle_for(min(max_bend(speed), 1.0 / VEHICLE.wheelbase_m)), VEHICLE.max_steering_angle_rad)
+    expected = min(angle_for(max_bend(speed)), VEHICLE.max_steering_angle_rad)
     assert float(max_steering(speed)) == pytest.approx(expected, rel=1e-12)
     assert float(max_curvature(speed, 1.0)) == pytest.approx(max_bend(speed) / 3.0, rel=1e-12)
 
@@ -94,7 +100,14 @@ def test_steering_to_a_lane(make_inputs: Make, seed: int, gains: LaneKeeping):
         yaw_rate_radps=np.array([yaw_rate]),
         odom_pose=np.array([[0.0, rng.normal(0.0, 0.3), rng.normal(0.0, 0.1)]]),
     )
-    scene, target = inputs.scene, float(rng.uniform(0.0, 7.0))
+    target = float(rng.uniform(0.0, 7.0))
+    assert float(steer_to(inputs, np.array([target]), gains)[0]) == pytest.approx(
+        steer_back(inputs, target, gains), abs=2e-5
+    )
+
+
+def steer_back(inputs: DriveInputs, target: float, gains: LaneKeeping = LANE_KEEPING) -> float:
+    scene, yaw_rate, steering = inputs.scene, float(inputs.yaw_rate_radps[0]), float(inputs.steering_angle_rad[0])
     speed, bend = max(float(inputs.speed_mps[0]), 0.0), float(scene.curvature_pm[0])
     course = float(scene.heading_error_rad[0]) + math.atan(0.5 * math.tan(steering))
     offset, way = float(scene.ego_d_m[0]), speed * gains.delay_s
@@ -105,9 +118,23 @@ def test_steering_to_a_lane(make_inputs: Make, seed: int, gains: LaneKeeping):
     ahead = float(scene.frame.curvature(np.array([ahead_m]))[0])
     ahead /= max(1.0 - ahead * offset, 0.2)
     curvature = bound(keep_lane(speed, offset - target, course, ahead, gains), max_bend(speed))
-    expected = bound(angle_for(curvature), VEHICLE.max_steering_angle_rad)
-    found = float(steer_to(inputs, np.array([target]), gains)[0])
-    assert found == pytest.approx(expected, abs=2e-5)
+    return bound(angle_for(curvature), VEHICLE.max_steering_angle_rad)
+
+
+@pytest.mark.parametrize("speed", [2.0, 8.0, 14.0])
+def test_steering_into_a_bend_looks_at_where_the_command_will_act(make_inputs: Make, speed: float):
+    x = np.arange(81) * 2.0 - 40.0  # the road bends more and more
+    inputs = make_inputs(lane=0.0, speed=speed, route_m=np.stack([x, 1e-4 * x**3], axis=1)[None].astype(np.float32))
+    found = float(steer_to(inputs, np.zeros(1))[0])
+    assert found == pytest.approx(steer_back(inputs, 0.0), abs=2e-5)
+
+
+@pytest.mark.parametrize("target", [0.0, 14.0])
+def test_steering_on_the_inside_of_a_tight_bend(make_inputs: Make, target: float):
+    # 2.7 m from the bend's centre, nearer than a fifth of its radius: the lane is bent no more than five times the road
+    inputs = make_inputs(lane=14.0 / 3.5, lanes=5, curvature=0.06, speed=2.0, odom_pose=np.array([[0.0, 0.0, 0.25]]))
+    found = float(steer_to(inputs, np.array([target]))[0])
+    assert found == pytest.approx(steer_back(inputs, target), abs=2e-5)
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -162,6 +189,9 @@ def test_the_watchdogs_hold_ends_just_past_its_rounding():
         watchdog.step(0.0, (1.0, 0.1))
         assert watchdog.step(0.5 + late, None)[0] == acceleration
     CommandWatchdog(hold_s=0.0)
+    CommandWatchdog(braking_mps2=-0.5)
+    fresh = CommandWatchdog(hold_s=0.5)
+    assert [fresh.step(now, None) for now in (0.5, 0.6)] == [(0.0, 0.0), (-3.5, 0.0)], "its time begins at 0"
     with pytest.raises(ValueError, match=r"got 0.3 and nan"):
         CommandWatchdog(braking_mps2=math.nan)
     with pytest.raises(ValueError, match=r"got nan and -3.5"):
@@ -241,7 +271,9 @@ def test_inputs_hold_what_the_messages_say():
     assert found.forecast_m.shape == (1, AGENTS_MAX, 0, 0, 2)
 
     few = inputs_from_messages(state, route, None, None, cameras=("camera_right",))
-    assert not few.track_present.any()
+    for name in found.__dataclass_fields__:
+        if name.startswith("track_") or name == "class_id":
+            assert not getattr(few, name).any(), name
     assert few.camera_present.tolist() == [[False, False, True]]
     assert few.last_action_norm.tolist() == [[0.0, 0.0]]
     assert not inputs_from_messages(state, route, None, None).camera_present.any()
