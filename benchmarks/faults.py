@@ -3,7 +3,7 @@
     python benchmarks/faults.py [--rows ROW,...] [--seeds 1000:1020] [--minutes M] [--jobs 2] [--again] [--table]
 
 Each run is the command line that a user types: the shipped graph on its cameras, 15 s from its start, the fault after
-5 s. Finished runs are kept in runs/faults.jsonl, so that a second call goes on where the first one stopped; --again
+5 s. Finished runs are kept in results/faults.jsonl, so that a second call goes on where the first one stopped; --again
 drives the chosen rows anew, --table only writes benchmarks/results/faults.json and docs/faults.md's table.
 
 The seeds are of the evaluation split, beyond those that anything was measured or tuned on. The declared time of a stop
@@ -38,7 +38,7 @@ from visuomotor.launch.evaluate.score import machine
 from visuomotor.launch.profile import load_profile
 
 ROOT = Path(__file__).parents[1]
-RUNS = ROOT / "runs" / "faults.jsonl"
+RUNS = ROOT / "benchmarks" / "results" / "faults.jsonl"
 RESULT = ROOT / "benchmarks" / "results" / "faults.json"
 PAGE = ROOT / "docs" / "faults.md"
 BEGIN, END = "<!-- table: written by benchmarks/faults.py -->", "<!-- end of table -->"
