@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import coverage
-import hypothesis
 import mutation
 import numpy as np
 import pytest
@@ -120,8 +119,7 @@ def _part(found: dict[str, Any], name: str) -> dict[str, Any]:
 
 def run_mutants(store: Path, *, sample: bool = False, quick: bool = False) -> list[dict[str, Any]]:
     """Run all mutants, or a fixed sample, against the tests; the rows of those that survive."""
-    hypothesis.settings.register_profile("mutants", derandomize=True, database=None, deadline=None)
-    hypothesis.settings.load_profile("mutants")
+    mutation.fix_examples()
     run = mutation.MutationRun(
         TARGETS,
         store,

@@ -30,6 +30,7 @@ from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 import coverage
+import hypothesis
 import pytest
 
 CPU_LIMIT_S = 60  # of one mutant: a changed loop may not end
@@ -230,6 +231,12 @@ OPTIONS = ("-q", "-s", "--no-header", "--tb=no", "--disable-warnings")
 OPTIONS += tuple(word for plugin in ("cacheprovider", "timeout", "xdist") for word in ("-p", f"no:{plugin}"))
 
 
+def fix_examples() -> None:
+    """The same examples for every mutant: a property that fails now and then must not count as a kill."""
+    hypothesis.settings.register_profile("mutants", derandomize=True, database=None, deadline=None)
+    hypothesis.settings.load_profile("mutants")
+
+
 def exchange_code(target: Target, tree: ast.Module) -> bool:
     """Give the functions of the imported module their changed code; False when none differs."""
     module = sys.modules[target.module]
@@ -403,6 +410,7 @@ def run_at_import(target: Target, tree: ast.Module, files: Sequence[str]) -> str
 
 def main(module: str, path: str, files: Sequence[str]) -> None:
     """The process of ``run_at_import``: changed source on standard input."""
+    fix_examples()
     sys.meta_path.insert(0, _Replaced(module, path, sys.stdin.read()))
     first = FirstFailure()
     code = pytest.main(["-x", *OPTIONS, *files], plugins=[first])
