@@ -6,7 +6,6 @@ without asking anybody in the graph; what the graph hears of it is an ``operator
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections import Counter, deque
@@ -18,6 +17,7 @@ from visuomotor.control.action import CommandWatchdog
 from visuomotor.control.config import ENVELOPE, VEHICLE
 from visuomotor.deploy.vehicle.can_link import CanLink, Reading, open_link
 from visuomotor.deploy.vehicle.sink import DryRunSink
+from visuomotor.deploy.vehicle.summary import write_summary
 from visuomotor.messages.node import Input, Inputs, Tick
 from visuomotor.messages.schema import (
     Command,
@@ -167,7 +167,9 @@ class CanVehicleNode:
         missing = [name for name in newest if name not in fresh]
         alive = not missing
         lost = f"no {', '.join(missing)} for {FRESH_S} s" if missing else ""
-        self.note = "; ".join(part for part in (lost, self.link.down and f"{self.link.name}: {self.link.down}") if part)
+        down = self.link.down and f"{self.link.name}: {self.link.down}"
+        unlogged = self._sink.note if self._sink is not None else ""
+        self.note = "; ".join(part for part in (lost, down, unlogged) if part)
         attitude, motion = newest["ATTITUDE"], newest["MOTION"]
         steering = attitude.values["SteeringAngle"] if attitude is not None else 0.0
         for reading in self.link.drain("MOTION"):
@@ -236,14 +238,13 @@ class CanVehicleNode:
         self.link.close()
         if self._sink is not None:
             self._sink.close()
-        if self._summary is not None:
-            counted = {
-                "can_faults": self.link.faults,
-                "can_commands_sent": self._sent,
-                "operator_words": dict(self._said),
-                "dry_run": self._sink is not None,
-            }
-            self._summary.write_text(json.dumps(counted, indent=1) + "\n")
+        counted = {
+            "can_faults": self.link.faults,
+            "can_commands_sent": self._sent,
+            "operator_words": dict(self._said),
+            "dry_run": self._sink is not None,
+        }
+        write_summary(self._summary, counted)
 
 
 def create(config: Mapping[str, Any]) -> CanVehicleNode:

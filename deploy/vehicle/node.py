@@ -6,8 +6,6 @@ Without a CAN bus there is only video. Then speed and pose are assumed, too, and
 
 from __future__ import annotations
 
-import contextlib
-import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +25,7 @@ from visuomotor.deploy.vehicle.route import (
 )
 from visuomotor.deploy.vehicle.sink import DryRunSink
 from visuomotor.deploy.vehicle.source import Frame
+from visuomotor.deploy.vehicle.summary import write_summary
 from visuomotor.messages.camera import CameraModel, load_camera
 from visuomotor.messages.node import Input, Inputs, Tick
 from visuomotor.messages.schema import CameraFrame, Command, Episode, Header, Message, Route, VehicleState
@@ -119,9 +118,7 @@ class CameraNode:
 
     def close(self) -> None:
         """Write what was counted and release the cameras, which may take its time."""
-        if self._summary is not None:
-            with contextlib.suppress(OSError):  # a full disk
-                self._summary.write_text(json.dumps(self.summary(), indent=1) + "\n")
+        write_summary(self._summary, self.summary())
         self.cameras.close()
 
     def summary(self) -> dict[str, Any]:
