@@ -62,6 +62,27 @@ class VehicleState(Message, kw_only=True):
     odom_yaw_rad: float = 0.0
 
 
+class ArmState(Message, kw_only=True):
+    """Proprioception of a seven-joint arm with a parallel gripper, from base to flange; its foot is ``odom_``."""
+
+    joint_position_rad: Annotated[np.ndarray, array("float32", 7)]
+    joint_velocity_radps: Annotated[np.ndarray, array("float32", 7)]
+    gripper_width_m: float = 0.0  # between the fingers
+    gripper_force_n: float = 0.0  # of one finger against what it holds, 0 in the air
+
+
+class Order(Message, kw_only=True):
+    """What the cell's controller still wants, per class of the task, and into which bin; counts go down as parts land.
+
+    ``refused`` says why the newest ``operator`` order was not taken, empty when it was.
+    """
+
+    wanted: Annotated[np.ndarray, array("int32", "C")]  # parts still to be binned; 0: not ordered, or done
+    bin_index: Annotated[np.ndarray, array("int32", "C")]  # -1: not ordered
+    base_bin_m: Annotated[np.ndarray, array("float32", "M", 3)]  # middle of each bin's opening
+    refused: str = ""
+
+
 class Route(Message, kw_only=True):
     """Map and localisation: the road ahead as seen from the noisy localised pose, in ``odom_``.
 
@@ -128,18 +149,25 @@ class Forecast(Message, kw_only=True):
 
 
 class PolicyCommand(Message, kw_only=True):
-    """What the policy wants: acceleration and front-wheel angle, and the raw action it came from."""
+    """What the policy wants, as in ``Command``, and the raw action it came from."""
 
     acceleration_mps2: float = 0.0
     steering_angle_rad: float = 0.0
+    joint_velocity_radps: tuple[float, ...] = ()
+    gripper_width_m: float = 0.0
     action_norm: tuple[float, ...] = ()
 
 
 class Command(Message, kw_only=True):
-    """What the actuators get, after the guard. ``causes`` names every intervention of this tick."""
+    """What the actuators get, after the guard. ``causes`` names every intervention of this tick.
+
+    A car obeys acceleration and front-wheel angle, an arm the velocities of its joints and the width of its gripper.
+    """
 
     acceleration_mps2: float = 0.0
     steering_angle_rad: float = 0.0
+    joint_velocity_radps: tuple[float, ...] = ()
+    gripper_width_m: float = 0.0
     causes: tuple[str, ...] = ()
     latched: bool = False
 
@@ -214,4 +242,11 @@ class Truth(Message, kw_only=True):
     map_velocity_mps: Annotated[np.ndarray, array("float32", "N", 2)]
     map_yaw_rad: Annotated[np.ndarray, array("float32", "N")]
     size_m: Annotated[np.ndarray, array("float32", "N", 3)]  # length, width, height
-    manoeuvre: tuple[str, ...] = ()  # per agent: straight, lane_change, brake, crossing, static
+    manoeuvre: tuple[str, ...] = ()  # per agent, for scores by kind of motion
+    height_m: Annotated[np.ndarray, array("float32", "N")] = msgspec.field(
+        default_factory=lambda: np.zeros(0, np.float32)
+    )  # of the agents' middles above the ground, where that says something (a part that is lifted)
+    parts_ordered: int = 0  # ordered parts that have come within reach so far
+    parts_binned: int = 0  # of these, how many lie in the right bin
+    wrong_parts: int = 0  # anything else that was binned
+    belt_speed_mps: float = 0.0

@@ -34,6 +34,8 @@ SERVICES: dict[str, Service] = _table(
         for name in ("front", "left", "right", "rear", "top", "wrist")
     ),
     Service(name="vehicle_state", type=schema.VehicleState),
+    Service(name="arm_state", type=schema.ArmState),
+    Service(name="order", type=schema.Order, max_age_s=0.5),
     Service(name="route", type=schema.Route, max_age_s=0.5),
     Service(name="detections", type=schema.Detections),
     Service(name="tracks", type=schema.Tracks),

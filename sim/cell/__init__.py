@@ -1,0 +1,1 @@
+"""The robot cell: a Panda beside a conveyor, parts and bins, in PyBullet."""
