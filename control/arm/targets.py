@@ -53,8 +53,8 @@ BALL_HEIGHT_M = (CELL.grasp_height_m, 0.028)
 class Targets:
     """The best K parts of each cell in order, [B, K, ...]; where ``found`` is False the rest is arbitrary but finite.
 
-    ``tool_next_m`` and ``yaw_next_rad`` are where the tool is going to be ``NEXT_S`` after the capture, in the middle of
-    the period in which the next command acts, if that one keeps to the last one's velocity.
+    ``tool_next_m`` and ``yaw_next_rad`` are where the tool is going to be ``NEXT_S`` after the capture, in the middle
+    of the period in which the next command acts, if that one keeps to the last one's velocity.
     """
 
     tool_next_m: np.ndarray  # [B, 3]
