@@ -13,14 +13,18 @@ import numpy as np
 import pybullet
 import pybullet_data
 
-from visuomotor.control.arm.config import JOINTS, LIMITS, REST_RAD
+from visuomotor.control.arm.config import CONTROL_PERIOD_S, JOINTS, LIMITS, REST_RAD
 
+PHYSICS_HZ = 240
+SUBSTEPS = round(PHYSICS_HZ * CONTROL_PERIOD_S)
 GRIP_FORCE_N = 40.0
 FINGER_FRICTION = 1.3  # rubber pads
 TOOL_LINK = 11  # the point between the finger tips
 FINGERS = (9, 10)
 HAND_LINKS = (8, *FINGERS)
 _TORQUE_NM = (87.0, 87.0, 87.0, 87.0, 12.0, 12.0, 12.0)  # Franka Control Interface documentation
+# PyBullet turns forces into impulses, and back, by the whole control step: each of the sub-steps may give that impulse.
+_MOTOR_TORQUES = [torque / SUBSTEPS for torque in _TORQUE_NM]
 _FINGER_STOP_M = 0.04
 _GEAR_FORCE_N = 200.0
 _ALL = (*range(JOINTS), *FINGERS)
@@ -73,7 +77,7 @@ class PandaArm:
         gear = pybullet.createConstraint(
             body, FINGERS[0], body, FINGERS[1], pybullet.JOINT_GEAR, (1, 0, 0), (0, 0, 0), (0, 0, 0), **own
         )
-        pybullet.changeConstraint(gear, gearRatio=-1, erp=0.2, maxForce=_GEAR_FORCE_N, **own)
+        pybullet.changeConstraint(gear, gearRatio=-1, erp=0.2, maxForce=_GEAR_FORCE_N / SUBSTEPS, **own)
         self.command([0.0] * JOINTS, LIMITS.gripper_width_m)
 
     def command(self, joint_velocity_radps: list[float], gripper_width_m: float) -> None:
@@ -83,7 +87,7 @@ class PandaArm:
             range(JOINTS),
             pybullet.VELOCITY_CONTROL,
             targetVelocities=joint_velocity_radps,
-            forces=_TORQUE_NM,
+            forces=_MOTOR_TORQUES,
         )
         for finger in FINGERS:
             self._set_motor(
@@ -91,7 +95,7 @@ class PandaArm:
                 finger,
                 pybullet.POSITION_CONTROL,
                 targetPosition=0.5 * gripper_width_m,
-                force=GRIP_FORCE_N,
+                force=GRIP_FORCE_N / SUBSTEPS,
                 maxVelocity=0.5 * LIMITS.gripper_speed_mps,
                 positionGain=0.2,
             )
@@ -104,7 +108,7 @@ class PandaArm:
             [state[0] for state in states[:JOINTS]],
             [state[1] for state in states[:JOINTS]],
             left[0] + right[0],
-            max(0.0, -0.5 * (left[3] + right[3])),
+            max(0.0, -0.5 * SUBSTEPS * (left[3] + right[3])),
             self._get_link(self.body, TOOL_LINK)[0],
         )
 
@@ -116,7 +120,7 @@ class PandaArm:
             fingers = other == self.body and contact[3] in FINGERS and contact[4] in FINGERS
             if (other in fixtures or (other == self.body and not fingers)) and contact[9] > force:
                 force = contact[9]
-        return force
+        return SUBSTEPS * force
 
 
 def usable_velocity(joint_velocity_radps: np.ndarray) -> np.ndarray:

@@ -151,7 +151,7 @@ class CellWorlds:
         self._timeout_s[index] = min(self._timeout_s[index], limit_s)
 
     def set_order(self, index: int, wanted: np.ndarray) -> None:
-        """Replace what is still wanted [C] by an operator's word; what is in the gripper may still go where it was due."""
+        """Replace what is still wanted [C] by an operator's word; what is held may still go where it was due."""
         before = self.wanted[index] > 0
         self.total[index] = self._right[index] + np.asarray(wanted, np.int64)
         self._assign_bins(index, before)

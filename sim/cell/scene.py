@@ -9,11 +9,9 @@ import pybullet
 
 from visuomotor.control.arm.config import CELL, CONTROL_PERIOD_S
 from visuomotor.sim.bullet import silent
-from visuomotor.sim.cell.arm import PandaArm
+from visuomotor.sim.cell.arm import SUBSTEPS, PandaArm
 from visuomotor.sim.cell.parts import CATALOGUE, PartSpec, touch_vertices
 
-PHYSICS_HZ = 240
-SUBSTEPS = round(PHYSICS_HZ * CONTROL_PERIOD_S)
 SOLVER_ITERATIONS = 50
 BELT_THICKNESS_M = 0.04
 BELT_SPARE_M = 20.0  # beyond what is seen of it, so that the moving box need not be put back within an episode
