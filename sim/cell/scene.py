@@ -18,7 +18,6 @@ BELT_SPARE_M = 20.0  # beyond what is seen of it, so that the moving box need no
 BIN_WALL_M = 0.006
 PLATE_GAP_M = 0.004  # between belt and plate
 PLATE_X_M = (-0.40, 0.95)
-PLATE_Y_M = (-0.62, 0.62)
 BELT_COLOUR, PLATE_COLOUR, BIN_COLOUR = (0.18, 0.18, 0.20, 1.0), (0.55, 0.55, 0.57, 1.0), (0.30, 0.40, 0.50, 1.0)
 
 Vector = tuple[float, float, float]
@@ -130,7 +129,7 @@ class Scene:
 
     def _build_plate(self) -> list[int]:
         """The plate on both sides of the belt."""
-        (x0, x1), (y0, y1) = CELL.belt_x_m, PLATE_Y_M
+        (x0, x1), (y0, y1) = CELL.belt_x_m, CELL.belt_y_m
         sides = ((PLATE_X_M[0], x0 - PLATE_GAP_M), (x1 + PLATE_GAP_M, PLATE_X_M[1]))
         boxes = [self._box((low, y0, -BELT_THICKNESS_M), (high, y1, 0.0)) for low, high in sides]
         return [self._fixture(shape, middle, 0.8, PLATE_COLOUR) for shape, middle in boxes]
