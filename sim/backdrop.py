@@ -88,7 +88,15 @@ class Backdrop:
             rows = slice(ground_rows[0], camera.height)
             first = ground_rows[0] * camera.width
             ground = self._ground(view, rays[first:], origin, ego_pose, rows)
-            self._shade(ground, camera, ground_rows[0], roll_rad, pitch_rad, shadows)
+            shade(
+                ground,
+                camera,
+                shadows,
+                self._look.shadow,
+                first_row=ground_rows[0],
+                roll_rad=roll_rad,
+                pitch_rad=pitch_rad,
+            )
             cv2.copyTo(ground, is_ground[rows].view(np.uint8), image[rows])
         return image
 
@@ -134,36 +142,33 @@ class Backdrop:
         v = (d - np.float32(low)) * scale_d[level] + offset_d[level]
         return cv2.remap(self._atlas, u, v, cv2.INTER_LINEAR)
 
-    def _shade(
-        self,
-        ground: np.ndarray,
-        camera: CameraModel,
-        first_row: int,
-        roll: float,
-        pitch: float,
-        shadows: list[np.ndarray],
-    ) -> None:
-        """Darken the shadows in place."""
-        mask: np.ndarray | None = None
-        for polygon in shadows:
-            px = project_polygon(camera, polygon, roll, pitch)
-            if px is None:
-                continue
-            px = px - (0, first_row)
-            if (
-                px[:, 1].max() < 0
-                or px[:, 0].max() < 0
-                or px[:, 0].min() > camera.width
-                or px[:, 1].min() > len(ground)
-            ):
-                continue
-            if mask is None:
-                mask = np.zeros(ground.shape[:2], np.uint8)
-            points = np.round(np.clip(px, -4000, 4000) * 16).astype(np.int32)
-            cv2.fillConvexPoly(mask, points, round(255 * self._look.shadow), cv2.LINE_AA, 4)
-        if mask is not None:
-            keep = cv2.blur(255 - mask, (3, 3))
-            cv2.multiply(ground, cv2.merge([keep, keep, keep]), dst=ground, scale=1 / 255)
+
+def shade(
+    ground: np.ndarray,
+    camera: CameraModel,
+    shadows: list[np.ndarray],
+    strength: float,
+    *,
+    first_row: int = 0,
+    roll_rad: float = 0.0,
+    pitch_rad: float = 0.0,
+) -> None:
+    """Darken shadows, convex ground polygons [n, 2] in ``ego_``, in place; ``ground`` begins at ``first_row``."""
+    mask: np.ndarray | None = None
+    for polygon in shadows:
+        px = project_polygon(camera, polygon, roll_rad, pitch_rad)
+        if px is None:
+            continue
+        px = px - (0, first_row)
+        if px[:, 1].max() < 0 or px[:, 0].max() < 0 or px[:, 0].min() > camera.width or px[:, 1].min() > len(ground):
+            continue
+        if mask is None:
+            mask = np.zeros(ground.shape[:2], np.uint8)
+        points = np.round(np.clip(px, -4000, 4000) * 16).astype(np.int32)
+        cv2.fillConvexPoly(mask, points, round(255 * strength), cv2.LINE_AA, 4)
+    if mask is not None:
+        keep = cv2.blur(255 - mask, (3, 3))
+        cv2.multiply(ground, cv2.merge([keep, keep, keep]), dst=ground, scale=1 / 255)
 
 
 def project_polygon(camera: CameraModel, polygon_m: np.ndarray, roll_rad: float, pitch_rad: float) -> np.ndarray | None:
