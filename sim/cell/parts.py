@@ -104,7 +104,7 @@ CATALOGUE: tuple[PartKind, ...] = (
         width_m=(0.038, 0.056),
         mass_kg=(0.04, 0.10),
         friction=(0.6, 0.9),
-        rolling_friction_m=(0.0002, 0.0008),
+        rolling_friction_m=(0.0001, 0.0006),
         train=ColourRange(hue=((0.130, 0.148), (0.164, 0.182)), value=(0.70, 0.98)),
         evaluation=ColourRange(hue=((0.148, 0.164),), value=(0.70, 0.98)),
     ),
@@ -151,6 +151,16 @@ CATALOGUE: tuple[PartKind, ...] = (
         evaluation=_grey((0.70, 0.80)),
     ),
     PartKind(
+        name="post",
+        class_id=DISTRACTOR,
+        shape="box",
+        width_m=(0.036, 0.046),
+        height_m=(0.070, 0.090),
+        mass_kg=(0.06, 0.15),
+        train=_grey((0.55, 0.80)),
+        evaluation=_grey((0.40, 0.55)),
+    ),
+    PartKind(
         name="wedge",
         class_id=DISTRACTOR,
         shape="mesh",
@@ -162,11 +172,9 @@ CATALOGUE: tuple[PartKind, ...] = (
     ),
 )
 DISTRACTORS = tuple(i for i, kind in enumerate(CATALOGUE) if kind.class_id == DISTRACTOR)
-VISUAL_MESH = {
-    "duck_vhacd.obj": "duck.obj",
-    "lego/lego_vhacd.obj": "lego/lego.obj",
-    "wedge": "wedge",
-}  # by the one that touches
+# The mesh to draw, by the one that touches.
+VISUAL_MESH = {"duck_vhacd.obj": "duck.obj", "lego/lego_vhacd.obj": "lego/lego.obj", "wedge": "wedge"}
+HULL_MARGIN_M = 0.001  # by which PyBullet puffs a convex hull up
 _HULL_POINTS = 64
 
 
@@ -195,7 +203,7 @@ def kind_of_class(class_id: int) -> int:
 
 def touch_vertices(spec: PartSpec) -> np.ndarray:
     """Corners [V, 3] (m, part's frame) of the convex hull with which a part of a mesh kind touches."""
-    return _unit_hull(CATALOGUE[spec.kind].mesh) * np.array(spec.size_m)
+    return _unit_hull(CATALOGUE[spec.kind].mesh) * (np.array(spec.size_m) - 2.0 * HULL_MARGIN_M)
 
 
 @cache
