@@ -9,22 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from visuomotor.control.arm.config import CLASS_NAMES
 from visuomotor.messages.camera import CameraModel
-from visuomotor.sim.cell.renderer import BACKGROUND, CellRenderer, CellState, turn_from_quaternion
+from visuomotor.messages.tasks import TASKS
+from visuomotor.sim.cell.posture import turn_from_quaternion
+from visuomotor.sim.cell.renderer import BACKGROUND, CellRenderer, CellState
 from visuomotor.sim.labels import bounding_box, covered_px
 
-# How many turns by which a part looks and grips the same make a full one; 0: any, so that it has no heading.
-HEADING_FOLD: dict[str, int] = {
-    "red cube": 4,
-    "blue cylinder": 0,
-    "green block": 2,
-    "yellow ball": 0,
-    "duck": 2,  # for the fingers, not for the eye
-    "brick": 4,
-}
+_TASK = TASKS["pick"]
 CATEGORIES: list[dict[str, Any]] = [
-    {"id": i + 1, "name": name, "heading_fold": HEADING_FOLD[name]} for i, name in enumerate(CLASS_NAMES)
+    {"id": i + 1, "name": name, "symmetry": turns}
+    for i, (name, turns) in enumerate(zip(_TASK.class_names, _TASK.symmetry, strict=True))
 ]
 
 
@@ -35,8 +29,8 @@ def annotate(
 
     Keys: category_id, bbox (x, y, w, h px), area (visible px), iscrowd, ground_px (image of the point on the belt's
     plane under the part's middle), ego_position_m (that point in ``base_``), distance_m (of it from the arm's foot),
-    height_m (of the part's underside above the belt), heading_rad (yaw of the longer side in ``base_``; what a turn
-    by the class's ``heading_fold`` leaves alone says nothing), size_m, visible_share, agent_id. ``camera`` stands
+    height_m (of the part's underside above the belt), heading_rad (yaw of the longer side in ``base_``, of which
+    a class's symmetry leaves only a part to be told), size_m, visible_share, agent_id. ``camera`` stands
     where it was when ``mask`` was drawn.
     """
     slots = {int(worlds.part_id[index, slot]): int(slot) for slot in np.flatnonzero(worlds.part_present[index])}

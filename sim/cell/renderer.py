@@ -23,6 +23,7 @@ from visuomotor.sim.bodies import BodyClient, Light, lay_over, name_pixels
 from visuomotor.sim.cell.ground import Ground
 from visuomotor.sim.cell.looks import CellLooks, arm_palette, bin_palette, cell_looks, clutter_palette, part_palette
 from visuomotor.sim.cell.parts import PartSpec
+from visuomotor.sim.cell.posture import quaternion_from_turn, turn_from_quaternion
 from visuomotor.sim.cell.shapes import (
     FINGER_HINGE_M,
     TOOL_M,
@@ -64,7 +65,7 @@ class CellScene(Protocol):
         """Name of the split."""
 
     @property
-    def looks_seed(self) -> int:
+    def look_seed(self) -> int:
         """Seed of the looks."""
 
 
@@ -109,7 +110,7 @@ class CellRenderer:
 
     def reset(self, case: CellScene) -> None:
         """Build the cell of an episode from its seed of looks."""
-        self._look = look = cell_looks(case.split, case.looks_seed)
+        self._look = look = cell_looks(case.split, case.look_seed)
         self._bodies.clear()
         self._parts.clear()
         self._ground.reset(look)
@@ -247,33 +248,6 @@ def mount(camera: CameraModel, frame: np.ndarray) -> CameraModel:
         ego_pitch_rad=float(np.arctan2(-turn[2, 0], np.hypot(turn[0, 0], turn[1, 0]))),
         ego_roll_rad=float(np.arctan2(turn[2, 1], turn[2, 2])),
     )
-
-
-def turn_from_quaternion(quaternion: np.ndarray) -> np.ndarray:
-    """Rotation matrix [3, 3] of a unit quaternion x, y, z, w."""
-    x, y, z, w = (float(v) for v in quaternion)
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-        ]
-    )
-
-
-def quaternion_from_turn(turn: np.ndarray) -> tuple[float, float, float, float]:
-    """Unit quaternion x, y, z, w of a rotation matrix [3, 3] (Shepperd 1978: from the largest component)."""
-    (a, b, c), (d, e, f), (g, h, i) = turn.tolist()
-    squares = (1 + a - e - i, 1 - a + e - i, 1 - a - e + i, 1 + a + e + i)  # four times x, y, z, w squared
-    largest = int(np.argmax(squares))
-    x, y, z, w = (
-        (squares[0], b + d, c + g, h - f),
-        (b + d, squares[1], f + h, c - g),
-        (c + g, f + h, squares[2], d - b),
-        (h - f, c - g, d - b, squares[3]),
-    )[largest]
-    scale = 0.5 / float(np.sqrt(squares[largest]))
-    return x * scale, y * scale, z * scale, w * scale
 
 
 def _extremes(mesh: Mesh) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import cache
 from pathlib import Path
 from xml.etree import ElementTree
@@ -73,7 +74,7 @@ def _brick(mesh: Mesh, size_m: tuple[float, float, float]) -> None:
 
 @cache
 def _unit_duck() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The duck over its size, reduced: vertices, normals, palette columns, triangles; its texture tells beak and eyes."""
+    """The duck over its size, reduced: vertices, normals, columns (its texture tells beak and eyes), triangles."""
     found = read_wavefront(Path(pybullet_data.getDataPath()) / VISUAL_MESH["duck_vhacd.obj"])
     texture = cv2.imread(str(Path(pybullet_data.getDataPath()) / "duckCM.png"))
     rows = ((1.0 - found.uv[:, 1]) * (texture.shape[0] - 1)).round().astype(int).clip(0, texture.shape[0] - 1)
@@ -145,7 +146,7 @@ def clutter_mesh(kind: str, scale: float) -> Mesh:
         ring(mesh, (0.045 * k, 0.012 * k), (0.0, 0.12 * k), Part.ACCENT, sides=10)
     elif kind == "cable":
         points = [(0.06 * np.sin(1.3 * i) * k, (-0.15 + 0.05 * i) * k, 0.005) for i in range(7)]
-        for start, end in zip(points[:-1], points[1:], strict=True):
+        for start, end in itertools.pairwise(points):
             beam(mesh, start, end, 0.009, Part.TYRE)
     elif kind == "stack":
         for level in range(4):
