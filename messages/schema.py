@@ -243,9 +243,9 @@ class Truth(Message, kw_only=True):
     map_yaw_rad: Annotated[np.ndarray, array("float32", "N")]
     size_m: Annotated[np.ndarray, array("float32", "N", 3)]  # length, width, height
     manoeuvre: tuple[str, ...] = ()  # per agent, for scores by kind of motion
-    height_m: Annotated[np.ndarray, array("float32", "N")] = msgspec.field(
+    height_m: Annotated[np.ndarray, array("float32", "L")] = msgspec.field(
         default_factory=lambda: np.zeros(0, np.float32)
-    )  # of the agents' middles above the ground, where that says something (a part that is lifted)
+    )  # of the agents' middles above the ground; N, or none where nothing is ever lifted
     parts_ordered: int = 0  # ordered parts that have come within reach so far
     parts_binned: int = 0  # of these, how many lie in the right bin
     wrong_parts: int = 0  # anything else that was binned
