@@ -37,6 +37,7 @@ class Measures(msgspec.Struct, frozen=True, kw_only=True):
     shares: tuple[str, ...]  # true or false in each episode
     means: tuple[str, ...]
     ratios: tuple[Ratio, ...] = ()
+    groups: dict[str, str] = {}  # key of a row, which holds group -> [above, below] -> name of the pooled share
     columns: tuple[Column, ...]
 
 

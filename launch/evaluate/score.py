@@ -80,6 +80,10 @@ def summarise(episodes: Sequence[Mapping[str, Any]], measures: Measures) -> dict
         known = [episode for episode in episodes if all(key in episode for key in (*ratio.above, *ratio.below))]
         if known:
             summary[ratio.name] = statistics.pooled_share(*sums(known, ratio))
+    for key, name in measures.groups.items():
+        for group in sorted({group for episode in episodes for group in episode.get(key, ())}):
+            pairs = np.array([episode[key].get(group, (0, 0)) for episode in episodes if key in episode], np.float64)
+            summary[f"{name}, {group}"] = statistics.pooled_share(*pairs.T)
     for name in measures.means:
         values_f = [float(episode[name]) for episode in episodes if episode.get(name) is not None]
         if values_f:
