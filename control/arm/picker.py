@@ -14,7 +14,7 @@ from visuomotor.control.arm.action import encode
 from visuomotor.control.arm.config import ACTION_SIZE, CELL, CONTROL_PERIOD_S, LIMITS
 from visuomotor.control.arm.hand import OPEN, close_for
 from visuomotor.control.arm.inputs import ArmInputs
-from visuomotor.control.arm.targets import STEPS, Targets
+from visuomotor.control.arm.targets import FOLLOWED_XY_M, STEPS, Targets
 
 
 class PickerGains(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,7 +108,9 @@ def decide(inputs: ArmInputs, gains: PickerGains = GAINS) -> np.ndarray:
     twist[releasing] = 0.0
     opened = np.where(held, _arrived(inputs, gains), ~closing & ~reach.close)
     bins = inputs.bin_m.shape[1]
-    index = np.where(hand.closing & (held | closing), hand.bin_index, targets.bin_index[:, 0])
+    away = np.hypot(*(targets.position_m[:, 0] - inputs.tool_position_m[:, :2]).T)
+    seen = targets.found[:, 0] & (away < FOLLOWED_XY_M)  # until it is held, the part itself says where to
+    index = np.where(held | (closing & ~seen), hand.bin_index, targets.bin_index[:, 0])
     action = encode(twist, opened)
     action[:, 4] = np.where(opened, OPEN, close_for(index, bins))
     return action
