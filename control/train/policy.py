@@ -20,7 +20,7 @@ from visuomotor.control.train.forecasting import BatchedForecaster
 from visuomotor.control.train.imitation import Demonstrations, collect, imitate
 from visuomotor.control.train.normalizer import Normalizer
 from visuomotor.control.train.planner import PlannerTeacher
-from visuomotor.control.train.sb3_adapter import CasePool, DriveVecEnv
+from visuomotor.control.train.sb3_adapter import CasePool, WorldsVecEnv
 from visuomotor.control.train.warm_ppo import WarmPPO
 from visuomotor.perception.forecaster import load_forecaster
 from visuomotor.sim.env import DriveVectorEnv
@@ -124,7 +124,7 @@ def train_policy(
         model.demonstrations = demonstrations
         run = _Run(settings, out, model, normalizer, progress, clock, max_minutes, report)
         _aggregate(run, env, teacher, demonstrations, pool, rng)
-        venv = DriveVecEnv(env, normalizer, progress.reward_scale, pool, demonstrations, teacher)
+        venv = WorldsVecEnv(env, normalizer, progress.reward_scale, pool, demonstrations, teacher)
         model.set_env(venv)
         model.set_logger(configure(str(out / "tensorboard"), ["tensorboard"]))
         venv.seed(int(rng.integers(2**31)))
@@ -210,7 +210,7 @@ def _first_demonstrations(
     report(f"{len(demonstrations)} demonstrations, expert's success {success:.1%}")
     model = WarmPPO(
         "MlpPolicy",
-        DriveVecEnv(env, normalizer, reward_scale),
+        WorldsVecEnv(env, normalizer, reward_scale),
         learning_rate=settings.learning_rate,
         n_steps=settings.rollout_steps,
         batch_size=settings.batch_size,
@@ -304,7 +304,7 @@ class _Run(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         venv = self.training_env
-        assert isinstance(venv, DriveVecEnv)
+        assert isinstance(venv, WorldsVecEnv)
         alone = self.clock.minutes - self.progress.imitation.get("minutes", 0.0)
         fading = 1.0 - alone / self.settings.teacher_minutes
         self.ppo.teacher_rate = self.settings.teacher_rate * max(fading, 0.0)

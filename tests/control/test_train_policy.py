@@ -16,7 +16,7 @@ from visuomotor.control.train.episodes import play, success_rate  # noqa: E402
 from visuomotor.control.train.imitation import Demonstrations  # noqa: E402
 from visuomotor.control.train.normalizer import Normalizer, load_normalizer  # noqa: E402
 from visuomotor.control.train.policy import PolicyTraining, make_forecaster, train_policy  # noqa: E402
-from visuomotor.control.train.sb3_adapter import CasePool, DriveVecEnv  # noqa: E402
+from visuomotor.control.train.sb3_adapter import CasePool, WorldsVecEnv  # noqa: E402
 from visuomotor.deploy.export.policy import export_policy  # noqa: E402
 from visuomotor.deploy.runtime.bundle import load_bundle  # noqa: E402
 from visuomotor.deploy.runtime.session import make_session  # noqa: E402
@@ -210,7 +210,7 @@ def test_adapter_gives_sb3_what_it_wants():
     rng = np.random.default_rng(0)
     normalizer = Normalizer.fit(rng.uniform(LAYOUT.low, LAYOUT.high, (100, LAYOUT.size)).astype(np.float32))
     demonstrations = Demonstrations(capacity=1000)
-    venv = DriveVecEnv(env, normalizer, 0.5, demonstrations=demonstrations)
+    venv = WorldsVecEnv(env, normalizer, 0.5, demonstrations=demonstrations)
     try:
         venv.seed(3)
         observation = venv.reset()
