@@ -128,7 +128,7 @@ def collect(
     states before a failure weigh more. ``ended_with`` is told every episode. Returns the success rate and the standard
     deviation of the discounted return so far (the scale of rewards).
     """
-    expert = Teacher(env.num_envs)
+    expert = expert or Teacher(env.num_envs)
     lesson = demonstrations.lesson
     observation, _ = env.reset(seed=int(rng.integers(2**31)))
     by_expert = rng.random(env.num_envs) < expert_share
