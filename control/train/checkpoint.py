@@ -14,6 +14,7 @@ import torch
 
 from visuomotor.control.network import Interface
 from visuomotor.control.policy import DRIVE
+from visuomotor.control.train.lessons import get_lesson
 from visuomotor.control.train.normalizer import Normalizer, load_normalizer
 from visuomotor.control.train.warm_ppo import WarmPPO
 
@@ -26,6 +27,7 @@ class Progress(msgspec.Struct, kw_only=True):
     """How far a training is, and under which settings; ``settings`` are those of the training as a mapping."""
 
     settings: dict[str, Any]
+    task: str = "drive"
     minutes: float = 0.0
     environment_steps: int = 0
     rollouts: int = 0
@@ -71,15 +73,13 @@ def save_checkpoint(folder: Path, model: WarmPPO, normalizer: Normalizer, progre
     os.replace(fresh, folder)
 
 
-def load_checkpoint(
-    folder: Path, env: Any = None, interface: Interface[Any] = DRIVE
-) -> tuple[WarmPPO, Normalizer, Progress]:
+def load_checkpoint(folder: Path, env: Any = None) -> tuple[WarmPPO, Normalizer, Progress]:
     """Read a checkpoint. Raises ValueError that names the file; only load what you trained yourself (SB3 unpickles)."""
-    normalizer = load_normalizer(folder / NORMALIZER_FILE, interface.layout)
     try:
         progress = msgspec.json.decode((folder / PROGRESS_FILE).read_bytes(), type=Progress)
     except (OSError, msgspec.DecodeError) as error:
         raise ValueError(f"{folder / PROGRESS_FILE}: not a checkpoint ({error})") from error
+    normalizer = load_normalizer(folder / NORMALIZER_FILE, get_lesson(progress.task).interface.layout)
     if not (folder / MODEL_FILE).is_file():
         raise ValueError(f"{folder / MODEL_FILE}: missing; expected a checkpoint of the policy training")
     return WarmPPO.load(folder / MODEL_FILE, env=env, device="cpu"), normalizer, progress

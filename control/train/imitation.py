@@ -11,31 +11,15 @@ import torch
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch.nn import functional as F
 
-from visuomotor.control.train.lesson import DRIVING, Lesson
+from visuomotor.control.train.episodes import Expert
+from visuomotor.control.train.lesson import Lesson
+from visuomotor.control.train.lessons import DRIVING
 from visuomotor.control.train.normalizer import Normalizer
 from visuomotor.control.train.teacher import Teacher
 
 BFLOAT16 = torch.backends.cpu.get_cpu_capability() in ("AVX512", "AMX")  # half the time there
 FAILURE_TICKS = 40  # the states that led to a collision or off the road ...
 FAILURE_WEIGHT = 3.0  # ... count so much more
-
-
-class Expert(Protocol):
-    """Whose actions are the labels."""
-
-    def reset(self, mask: np.ndarray | None = None) -> None:
-        """Forget the state of the worlds in the mask [B]."""
-
-    def act(self, inputs: Any) -> np.ndarray:
-        """Action [B, A] in [-1, 1]."""
-        ...
-
-
-class Summary(Protocol):
-    """What is read of an episode that has ended."""
-
-    success: bool
-    end: str
 
 
 class Worlds(Protocol):

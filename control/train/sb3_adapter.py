@@ -1,4 +1,4 @@
-"""A task's vector environment as stable-baselines3 wants it: normalised observations, scaled rewards, infos not copied."""
+"""A vector environment of any task as stable-baselines3 wants it: normalised observations, scaled rewards."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
-from visuomotor.control.train.imitation import Demonstrations, Expert
+from visuomotor.control.train.episodes import Expert
+from visuomotor.control.train.imitation import Demonstrations
 from visuomotor.control.train.normalizer import Normalizer
 from visuomotor.control.train.teacher import Teacher
 from visuomotor.sim.env import SEED_LIMIT

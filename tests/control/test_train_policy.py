@@ -119,12 +119,12 @@ def test_checkpoint_of_another_layout_is_refused(run, tmp_path):
 
 
 def test_folder_without_a_checkpoint_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"normalizer\.json"):
+    with pytest.raises(ValueError, match=r"progress\.json"):
         load_checkpoint(tmp_path)
 
 
 def test_unknown_task_and_bad_settings_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="task: expected 'drive', got 'fly'"):
+    with pytest.raises(ValueError, match="task: expected one of drive, pick, got 'fly'"):
         train_policy("fly", tmp_path)
     with pytest.raises(ValueError, match="gamma must lie in"):
         PolicyTraining(gamma=1.0)

@@ -34,7 +34,7 @@ def with_hand(inputs: ArmInputs, width: float, force: float, grip: float) -> Arm
 
 
 def test_it_goes_to_the_part_with_open_fingers_and_stays_high_until_it_is_there(make_scene: Make, joints_at: Joints):
-    x, y, z, turn, grip = act(make_scene([{"kind": BLOCK, "x": 0.5, "y": 0.2, "yaw": 0.6, "length": 0.09}]))
+    x, y, _, turn, grip = act(make_scene([{"kind": BLOCK, "x": 0.5, "y": 0.2, "yaw": 0.6, "length": 0.09}]))
     assert x < 0.0 < y
     assert turn > 0.0
     assert grip == 1.0
