@@ -28,7 +28,7 @@ class Rods:
 
 def arm_rods(frames: np.ndarray) -> Rods:
     """The arm's pieces from ``control.arm.kinematics.link_frames`` [B, 8, 4, 4]."""
-    points = frames[:, ARM_LINKS, :3, 3]
+    points = frames[:, ARM_LINKS][..., :3, 3]
     radius = np.broadcast_to(np.array(ARM_RADIUS_M), points.shape[:1] + (len(ARM_RADIUS_M),))
     return Rods(start_m=points[:, :-1], end_m=points[:, 1:], radius_m=radius)
 
