@@ -1,4 +1,4 @@
-"""Driving policy to bundle: normaliser, mean action and clip in one ONNX graph, proven equal to the torch original."""
+"""A trained policy to a bundle: normaliser, mean action and clip in one ONNX graph, proven equal to torch."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from visuomotor.control.config import ENVELOPE
-from visuomotor.control.observation import LAYOUT
+from visuomotor.control.layout import ObservationLayout
 from visuomotor.control.train.checkpoint import LearnedDriver, Progress, load_checkpoint
+from visuomotor.control.train.lesson import Lesson
+from visuomotor.control.train.lessons import get_lesson
 from visuomotor.control.train.normalizer import Normalizer
 from visuomotor.control.train.warm_ppo import WarmPPO
 from visuomotor.deploy.export.parity import ParityResult, check_parity
@@ -28,7 +29,7 @@ INPUT, OUTPUT = "observation", "action_norm"
 
 
 class PolicyGraph(nn.Module):
-    """Raw observation [batch, D] to action [batch, 2] in [-1, 1]."""
+    """Raw observation [batch, D] to action [batch, A] in [-1, 1]."""
 
     mean: torch.Tensor
     deviation: torch.Tensor
@@ -42,7 +43,7 @@ class PolicyGraph(nn.Module):
 
     @classmethod
     def of_checkpoint(cls, model: WarmPPO, normalizer: Normalizer) -> PolicyGraph:
-        """The graph of a trained driver."""
+        """The graph of a trained policy."""
         return cls(
             nn.Sequential(model.policy.mlp_extractor.policy_net, model.policy.action_net),
             torch.tensor(normalizer.mean, dtype=torch.float32),
@@ -70,24 +71,33 @@ def export_policy(
     ParityError when the graph differs, ValueError when the checkpoint is damaged or of another observation layout.
     """
     model, normalizer, progress = load_checkpoint(checkpoint)
+    lesson = get_lesson(progress.task)
+    interface, layout = lesson.interface, lesson.interface.layout
     graph = PolicyGraph.of_checkpoint(model, normalizer).eval()
-    data = _to_onnx(graph)
+    data = _to_onnx(graph, layout.size)
     meta = BundleMeta(
         kind="policy",
-        task="drive",
-        inputs=(TensorSpec(name=INPUT, dtype="float32", shape=("batch", LAYOUT.size), meaning="control.observation"),),
+        task=progress.task,
+        inputs=(
+            TensorSpec(
+                name=INPUT,
+                dtype="float32",
+                shape=("batch", layout.size),
+                meaning=interface.observe.__module__.removeprefix("visuomotor."),
+            ),
+        ),
         outputs=(
             TensorSpec(
                 name=OUTPUT,
                 dtype="float32",
-                shape=("batch", 2),
+                shape=("batch", interface.action_size),
                 low=-1.0,
                 high=1.0,
-                meaning="acceleration, lateral target: control.action.decode",
+                meaning=interface.action_meaning,
             ),
         ),
         training={
-            "algorithm": _algorithm(progress),
+            "algorithm": _algorithm(progress, lesson),
             "split": "train",
             "settings": progress.settings,
             "minutes": round(progress.minutes, 1),
@@ -97,33 +107,35 @@ def export_policy(
         code_revision=find_revision(),
         metrics=dict(metrics) if metrics is not None else _tuning_metrics(progress),
         extra={
-            "observation_hash": LAYOUT.hash,
-            "observation_names": list(LAYOUT.names),
-            "observation_units": list(LAYOUT.units),
-            "observation_low": [float(v) for v in LAYOUT.low],
-            "observation_high": [float(v) for v in LAYOUT.high],
-            "action_limits": msgspec.to_builtins(ENVELOPE),
+            "observation_hash": layout.hash,
+            "observation_names": list(layout.names),
+            "observation_units": list(layout.units),
+            "observation_low": [float(v) for v in layout.low],
+            "observation_high": [float(v) for v in layout.high],
+            "action_limits": msgspec.to_builtins(interface.limits),
         },
     )
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "weights.safetensors"
         save_file({name: value.contiguous() for name, value in graph.state_dict().items()}, weights)
-        driver = LearnedDriver(model, normalizer)
+        driver = LearnedDriver(model, normalizer, interface)
         session = make_session(data, "cpu", threads=1)
         parity = check_parity(
-            lambda case: {OUTPUT: driver.act_on(case[INPUT])}, session, _parity_cases(recorded)
+            lambda case: {OUTPUT: driver.act_on(case[INPUT])}, session, _parity_cases(layout, recorded)
         ).raise_if_failed()
         meta = msgspec.structs.replace(meta, parity=parity.to_meta())
-        return write_bundle(out, model=data, meta=meta, report=report or _report(progress, parity), weights=weights)
+        return write_bundle(
+            out, model=data, meta=meta, report=report or _report(progress, lesson, parity), weights=weights
+        )
 
 
-def _to_onnx(graph: PolicyGraph) -> bytes:
+def _to_onnx(graph: PolicyGraph, size: int) -> bytes:
     batch = torch.export.Dim("batch", min=1, max=65536)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         torch.onnx.export(
             graph,
-            (torch.zeros(2, LAYOUT.size),),
+            (torch.zeros(2, size),),
             path,
             input_names=[INPUT],
             output_names=[OUTPUT],
@@ -135,13 +147,13 @@ def _to_onnx(graph: PolicyGraph) -> bytes:
         return strip_traces(path.read_bytes())
 
 
-def _parity_cases(recorded: np.ndarray | None) -> Iterator[dict[str, np.ndarray]]:
+def _parity_cases(layout: ObservationLayout, recorded: np.ndarray | None) -> Iterator[dict[str, np.ndarray]]:
     """Random inside the bounds, at the bounds, beyond them, single and many rows, and recorded observations."""
     rng = np.random.default_rng(0)
-    low, high = LAYOUT.low, LAYOUT.high
+    low, high = layout.low, layout.high
     for rows in (1, 3, 7, 256):
-        yield {INPUT: rng.uniform(low, high, (rows, LAYOUT.size)).astype(np.float32)}
-    edges = np.where(rng.random((128, LAYOUT.size)) < 0.5, low, high)
+        yield {INPUT: rng.uniform(low, high, (rows, layout.size)).astype(np.float32)}
+    edges = np.where(rng.random((128, layout.size)) < 0.5, low, high)
     yield {INPUT: edges.astype(np.float32)}
     yield {INPUT: np.stack([low, high, 0.5 * (low + high), 3.0 * low, 3.0 * high]).astype(np.float32)}
     if recorded is not None:
@@ -156,24 +168,23 @@ def _tuning_metrics(progress: Progress) -> dict[str, Any]:
     last = progress.evaluations[-1]
     metrics: dict[str, Any] = {}
     for name in ("truth", "errors"):
-        metrics[f"tune_success_{name}"] = last[name]["success"]
-        metrics[f"tune_mean_speed_{name}_mps"] = last[name]["mean_speed_mps"]
-    metrics.update({f"tune_success_idm_{name}": value for name, value in progress.baseline.items()})
+        for figure, value in last[name].items():
+            if figure not in ("text", "score"):
+                quantity, unit = (figure[:-4], "_mps") if figure.endswith("_mps") else (figure, "")
+                metrics[f"tune_{quantity}_{name}{unit}"] = value
+    metrics.update({f"tune_success_baseline_{name}": value for name, value in progress.baseline.items()})
     return metrics
 
 
-TEACHERS = {"planner": "a privileged planner that sees the simulator's true state", "idm": "IDM + MOBIL"}
-
-
-def _algorithm(progress: Progress) -> str:
-    teacher = TEACHERS[progress.settings.get("teacher", "idm")]
+def _algorithm(progress: Progress, lesson: Lesson) -> str:
+    teacher = lesson.teachers[progress.settings["teacher"]]
     imitation = f"imitation of {teacher} (DAgger, {int(progress.imitation.get('samples', 0))} labelled states)"
     if not progress.environment_steps:
         return imitation
     return f"{imitation}, then PPO of stable-baselines3 ({progress.environment_steps} steps)"
 
 
-def _report(progress: Progress, parity: ParityResult) -> str:
+def _report(progress: Progress, lesson: Lesson, parity: ParityResult) -> str:
     rows = [
         f"| {e['minutes']:.0f} | {e['phase']} | {e['steps']} | {e['truth']['text']} | {e['errors']['text']} |"
         for e in progress.evaluations
@@ -181,13 +192,13 @@ def _report(progress: Progress, parity: ParityResult) -> str:
     baseline = ", ".join(f"{name} {value:.1%}" for name, value in progress.baseline.items())
     return "\n".join(
         [
-            "# Driving policy",
+            f"# {lesson.title}",
             "",
-            f"How it was trained: {_algorithm(progress)}, on the perception error model.",
+            f"How it was trained: {_algorithm(progress, lesson)}, on the perception error model.",
             "Cases: split `train`; this checkpoint was written at the last evaluation below, on the first",
             f"{progress.settings['evaluation_cases']} cases of split `tune`; evaluation cases were never used.",
             "",
-            *([f"IDM + MOBIL on the same tuning cases: {baseline}.", ""] if baseline else []),
+            *([f"{lesson.baseline} on the same tuning cases: {baseline}.", ""] if baseline else []),
             "| minutes | phase | PPO steps | truth | error model |",
             "|---|---|---|---|---|",
             *rows,
