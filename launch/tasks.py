@@ -33,7 +33,7 @@ class TaskParts(msgspec.Struct, frozen=True, kw_only=True):
     baseline_policies: tuple[str, ...]
     check_order: str = ""  # function that raises ValueError on the text of an order; empty: takes none
     metrics: str  # class as in ``evaluate.metrics.Metrics``
-    report: str  # module with what ``report.parts.ReportPart`` lists
+    report: str  # class as in ``report.parts.ReportPart``
     train_policy: str  # function that trains and returns a checkpoint
 
     @property
@@ -63,7 +63,7 @@ PARTS: dict[str, TaskParts] = {
             guard="visuomotor.control.guard_node:create",
             baseline_policies=("idm", "random"),
             metrics="visuomotor.launch.evaluate.car:CarMetrics",
-            report="visuomotor.launch.report.road",
+            report="visuomotor.launch.report.road:RoadPart",
             train_policy="visuomotor.control.train.policy:train_policy",
         ),
         TaskParts(
@@ -79,7 +79,7 @@ PARTS: dict[str, TaskParts] = {
             baseline_policies=("scripted", "random"),
             check_order="visuomotor.control.arm.order:parse_order",
             metrics="visuomotor.launch.evaluate.arm:ArmMetrics",
-            report="visuomotor.launch.report.cell",
+            report="visuomotor.launch.report.cell:CellPart",
             train_policy="visuomotor.control.arm.train.policy:train_policy",
         ),
     )
