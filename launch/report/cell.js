@@ -1,6 +1,6 @@
 const OUTCOME = {binned:"#4cc38a", wrong:"#ff6b5e", dropped:"#e69f00", missed:"#ff6b5e"};
 const PART = {
-  camera: "camera_top", top: [760, 1040], plots: "Belt, tool, fingers and joints",
+  camera: "camera_top", top: [760, 1040], columnsOfReplay: "1.9fr 1fr", plots: "Belt, tool, fingers and joints",
   columns: ["parts_ordered","parts_binned","wrong_parts","picks_per_minute","cycle_s","grasp_attempts","grasps_held","parts_dropped","belt_speed_mps"],
   cards(m, card, range, p) {
     if (m.parts_binned_share) card("ordered parts binned", p(m.parts_binned_share.mean), range(m.parts_binned_share, p), m.parts_binned_share.mean >= .85 ? "good" : "bad");
