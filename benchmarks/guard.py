@@ -30,6 +30,7 @@ TESTS = tuple(
     f"tests/control/{name}.py"
     for name in (
         "test_guard_limits",
+        "test_supervision",
         "test_guard",
         "test_collision",
         "test_action",
@@ -59,7 +60,7 @@ PARTS = {  # of modules that serve others, too: what the guard stands on
 }
 TARGETS = tuple(
     mutation.Target(f"visuomotor.control.{name}", ROOT / f"control/{name}.py", PARTS.get(name, ()))
-    for name in ("guard", "collision", "rss", "config", "guard_node", *PARTS)
+    for name in ("guard", "supervision", "collision", "rss", "config", "guard_node", *PARTS)
 )
 SAMPLE_EVERY = 200
 

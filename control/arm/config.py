@@ -47,7 +47,7 @@ class CellGeometry(msgspec.Struct, frozen=True, kw_only=True):
     lane_x_m: tuple[float, float] = (0.40, 0.60)  # where parts lie
     bin_centre_m: tuple[tuple[float, float], ...] = ((0.20, 0.36), (0.20, -0.36))
     bin_size_m: tuple[float, float, float] = (0.20, 0.20, 0.08)  # inner length, width, height of the rim above z = 0
-    workspace_min_m: tuple[float, float, float] = (0.10, -0.50, 0.005)  # of the tool
+    workspace_min_m: tuple[float, float, float] = (0.10, -0.50, 0.010)  # of the tool; the finger tips end 7 mm lower
     workspace_max_m: tuple[float, float, float] = (0.70, 0.50, 0.45)
     grasp_height_m: float = 0.018  # of the tool above the belt: near the middle of the lowest parts
     travel_height_m: float = 0.16  # of the tool with a part, clear of rims and of other parts

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 CANDIDATES = 3
 NEXT_S = 1.5 * CONTROL_PERIOD_S
 HORIZONS_S = (0.1, 0.2, 0.3, 0.5, 0.8, 1.2)
-SPREAD_NEXT_S = 1.5 * CONTROL_PERIOD_S
-HORIZONS_S = (0.5, 1.2)
+SPREAD_HORIZONS_S = (0.5, 1.2)
 STEPS = 20  # of a forecast that is not there
 ROUND = np.array([name in ("blue cylinder", "yellow ball") for name in CLASS_NAMES])  # gripped the same from all sides
 BALL = np.array([name == "yellow ball" for name in CLASS_NAMES])
@@ -54,8 +53,8 @@ BALL_HEIGHT_M = (CELL.grasp_height_m, 0.028)
 class Targets:
     """The best K parts of each cell in order, [B, K, ...]; where ``found`` is False the rest is arbitrary but finite.
 
-    ``tool_next_m`` and ``yaw_next_rad`` are where the tool is going to be ``NEXT_S`` after the capture, in the middle of
-    the period in which the next command acts, if that one keeps to the last one's velocity.
+    ``tool_next_m`` and ``yaw_next_rad`` are where the tool is going to be ``NEXT_S`` after the capture, in the middle
+    of the period in which the next command acts, if that one keeps to the last one's velocity.
     """
 
     tool_next_m: np.ndarray  # [B, 3]
@@ -75,7 +74,9 @@ class Targets:
     grip_width_m: np.ndarray  # of the part between the fingers
     grip_height_m: np.ndarray  # of the tool
     obstruction: np.ndarray  # 0: both fingers have room; 1: one would hit another part
-    neighbour_m: np.ndarray  # [B, K, 2] nearest other part, along and across the direction of closing; far: NEIGHBOUR_MAX
+    neighbour_m: (
+        np.ndarray
+    )  # [B, K, 2] nearest other part, along and across the direction of closing; far: NEIGHBOUR_MAX
     age_s: np.ndarray
     unseen_s: np.ndarray
 
