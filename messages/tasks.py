@@ -17,6 +17,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     class_names: tuple[str, ...]
+    symmetry: tuple[int, ...]  # of each class about the vertical: turned by 1/n of a circle it looks the same; 0: round
     state: Literal["vehicle_state", "arm_state"]  # proprioception, which gives the pose in ``odom_``
     context: Literal["route", "order"]  # what the robot is told to do
     forecast_step_s: float
@@ -32,6 +33,7 @@ TASKS: dict[str, Task] = {
         Task(
             name="drive",
             class_names=CLASS_NAMES,
+            symmetry=(1, 1, 1, 1, 1),
             state="vehicle_state",
             context="route",
             forecast_step_s=0.2,
@@ -41,6 +43,7 @@ TASKS: dict[str, Task] = {
         Task(
             name="pick",
             class_names=("red cube", "blue cylinder", "green block", "yellow ball", "duck", "brick"),
+            symmetry=(4, 0, 2, 0, 1, 2),
             state="arm_state",
             context="order",
             forecast_step_s=0.1,
@@ -50,6 +53,9 @@ TASKS: dict[str, Task] = {
         ),
     )
 }
+
+
+DEFAULT_TASK = "drive"  # of callers who name none: they were there before there was a second one
 
 
 def get_task(name: str) -> Task:

@@ -14,15 +14,13 @@ from visuomotor.messages.camera import CameraModel
 from visuomotor.messages.node import Inputs, Sample, Tick
 from visuomotor.messages.schema import CLASS_NAMES, CameraFrame, Detections, Episode, Header, VehicleState
 from visuomotor.perception.detector import (
-    CUT_FLOOR_M,
-    CUT_SIGMA,
-    MAX_RANGE_M,
     Detector,
     PositionSigma,
     make_detectors,
     merge_detections,
 )
 from visuomotor.perception.detector_node import DetectorNode, create
+from visuomotor.perception.tasks import get_perception
 
 onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
@@ -32,6 +30,7 @@ LEFT = msgspec.structs.replace(FRONT, name="camera_left", ego_yaw_rad=2.356, ego
 RIGHT = msgspec.structs.replace(FRONT, name="camera_right", ego_yaw_rad=-2.356)
 SIGMA = {"range_m": [5.0, 20.0], "along_m": [0.2, 0.8], "across_m": [0.1, 0.2]}
 SLOTS = 4
+PLACEMENT = get_perception("drive").placement
 
 
 def make_graph(rows: dict[str, np.ndarray], count: int, width: int = 64, height: int = 48) -> bytes:
@@ -134,12 +133,12 @@ def test_box_cut_by_the_edge_is_less_certain(tmp_path: Path, box_px: tuple[float
     assert cut.ego_position_m == pytest.approx(whole.ego_position_m)
     least, most = np.linalg.eigvalsh(whole.ego_covariance_m2[0]) ** 0.5
     found_least, found_most = np.linalg.eigvalsh(cut.ego_covariance_m2[0]) ** 0.5
-    assert found_least == pytest.approx(max(CUT_SIGMA * least, CUT_FLOOR_M), rel=1e-3)
-    assert found_most == pytest.approx(max(CUT_SIGMA * most, CUT_FLOOR_M), rel=1e-3)
+    assert found_least == pytest.approx(max(PLACEMENT.cut_sigma * least, PLACEMENT.cut_floor_m), rel=1e-3)
+    assert found_most == pytest.approx(max(PLACEMENT.cut_sigma * most, PLACEMENT.cut_floor_m), rel=1e-3)
 
 
 def test_below_threshold_above_horizon_and_too_far_are_left_out(tmp_path: Path) -> None:
-    far = FRONT.project(np.array([[MAX_RANGE_M + 20.0, 0.0, 0.0]]))[0][0]
+    far = FRONT.project(np.array([[PLACEMENT.range_max_m + 20.0, 0.0, 0.0]]))[0][0]
     px = np.array([[32.0, 40.0], [32.0, 10.0], far, [32.0, 40.0]])
     limits = dict.fromkeys(CLASS_NAMES, 0.3) | {"pedestrian": 0.45}
     detector = Detector(make_bundle(tmp_path, px, score_threshold=limits), FRONT, "cpu")
@@ -305,8 +304,8 @@ def test_a_foot_below_the_picture_is_uncertain(tmp_path: Path) -> None:
         Detector(make_bundle(tmp_path, px, name=name, box_px=box, **FOOT), FRONT, "cpu").detect(BRIGHT)
         for name, box in (("whole", (20, 10, 40, 40)), ("cut", (20, 10, 40, 48)))
     )
-    assert np.sqrt(whole.ego_covariance_m2[0, 0, 0]) < CUT_FLOOR_M
-    assert np.sqrt(cut.ego_covariance_m2[0, 0, 0]) >= CUT_FLOOR_M * 0.99
+    assert np.sqrt(whole.ego_covariance_m2[0, 0, 0]) < PLACEMENT.cut_floor_m
+    assert np.sqrt(cut.ego_covariance_m2[0, 0, 0]) >= PLACEMENT.cut_floor_m * 0.99
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ pytest.importorskip("torch")
 pytest.importorskip("pybullet")
 
 from visuomotor.messages.schema import CAR, CONE, PEDESTRIAN
-from visuomotor.perception.forecaster import HISTORY_SAMPLES, HORIZON_STEPS
+from visuomotor.messages.tasks import get_task
 from visuomotor.perception.train.detection_noise import NoiseSettings, NoisyDetector
 from visuomotor.perception.train.forecaster_metrics import MANOEUVRES
 from visuomotor.perception.train.tracking_eval import evaluate
@@ -51,8 +51,8 @@ def test_most_tracks_follow_somebody(logs: list[EpisodeLog]) -> None:
 def test_samples_hold_what_came_to_pass(logs: list[EpisodeLog]) -> None:
     data = samples(logs[0], 8)
     assert data is not None
-    assert data.history_m.shape[1:] == (HISTORY_SAMPLES, 2)
-    assert data.future_m.shape[1:] == (HORIZON_STEPS, 2)
+    assert data.history_m.shape[1:] == (get_task("drive").history_samples, 2)
+    assert data.future_m.shape[1:] == (get_task("drive").horizon_steps, 2)
     assert data.present[:, -1].all()
     assert data.scored.mean() > 0.5
     assert (data.manoeuvre[data.scored] >= 0).all()
