@@ -249,6 +249,7 @@ class Truth(Message, kw_only=True):
     map_yaw_rad: Annotated[np.ndarray, array("float32", "N")]
     size_m: Annotated[np.ndarray, array("float32", "N", 3)]  # length, width, height
     manoeuvre: tuple[str, ...] = ()  # per agent, for scores by kind of motion
+    kinds: tuple[str, ...] = ()  # per agent, what makes it hard by the scenario; N, or none
     height_m: Annotated[np.ndarray, array("float32", "L")] = msgspec.field(
         default_factory=lambda: np.zeros(0, np.float32)
     )  # of the agents' middles above the ground; N, or none where nothing is ever lifted

@@ -21,11 +21,12 @@ import numpy as np
 
 from visuomotor.messages.camera import CameraModel, load_camera
 from visuomotor.messages.schema import CLASS_NAMES, CONE, CYCLIST, PEDESTRIAN
+from visuomotor.sim.bodies import RENDERER_NAME
 from visuomotor.sim.bystanders import CROWDS, Snapshot, with_bystanders
 from visuomotor.sim.drive import DriveWorlds
 from visuomotor.sim.labels import CATEGORIES, annotate
 from visuomotor.sim.lane_follower import LaneFollower
-from visuomotor.sim.renderer import RENDERER_NAME, Renderer
+from visuomotor.sim.renderer import Renderer
 from visuomotor.sim.scenario import drive_case
 
 FOLDERS: dict[str, tuple[str, float]] = {"train": ("train", 0.85), "val": ("tune", 0.07), "test": ("evaluation", 0.08)}

@@ -24,8 +24,9 @@ from visuomotor.messages.schema import (
     Truth,
     VehicleState,
 )
+from visuomotor.sim.bodies import RENDERER_NAME
 from visuomotor.sim.drive import DT_S, ENDS, MANOEUVRES, DriveWorlds
-from visuomotor.sim.renderer import RENDERER_NAME, Renderer
+from visuomotor.sim.renderer import Renderer
 from visuomotor.sim.scenario import SPLITS, SUITES, drive_case
 from visuomotor.sim.sensors import ROUTE_SPACING_M, ROUTE_START_M, Sensors
 
