@@ -164,7 +164,7 @@ def tick(k: int) -> dict:
             map_yaw_rad=np.full(n, 0.4, np.float32),
             size_m=size,
             height_m=height,
-            manoeuvre=tuple(PARTS_ON_BELT[i][2] for i in parts),
+            kinds=tuple(PARTS_ON_BELT[i][2] for i in parts),
             parts_ordered=3,
             parts_binned=binned,
             wrong_parts=wrong,
