@@ -18,7 +18,7 @@ from visuomotor.sim.cell.posture import plan_view, quaternion_from_turn, turn_fr
 from visuomotor.sim.cell.shapes import part_mesh
 
 BELT_Y_M = (-0.50, 1.00)  # a little more than the camera above the belt sees
-PARTS_RANGE = (3, 15)
+PARTS_RANGE = (4, 17)
 DISTRACTOR_SHARE = 0.22
 TOUCHING_SHARE = 0.35
 TUMBLED_SHARE = 0.10
