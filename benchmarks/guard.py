@@ -30,6 +30,7 @@ TESTS = tuple(
     f"tests/control/{name}.py"
     for name in (
         "test_guard_limits",
+        "test_supervision",
         "test_guard",
         "test_collision",
         "test_action",
@@ -54,11 +55,12 @@ PARTS = {  # of modules that serve others, too: what the guard stands on
         "LaneKeeping",
         "stopping_distance",
     ),
-    "inputs": ("inputs_from_messages", "_find_nearest"),
+    "inputs": ("inputs_from_messages",),
+    "slots": ("TrackSlots", "find_nearest"),
 }
 TARGETS = tuple(
     mutation.Target(f"visuomotor.control.{name}", ROOT / f"control/{name}.py", PARTS.get(name, ()))
-    for name in ("guard", "collision", "rss", "config", "guard_node", *PARTS)
+    for name in ("guard", "supervision", "collision", "rss", "config", "guard_node", *PARTS)
 )
 SAMPLE_EVERY = 200
 

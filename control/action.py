@@ -18,6 +18,7 @@ from visuomotor.control.kinematics import (
     max_steering,
     steering_for_curvature,
 )
+from visuomotor.control.supervision import HoldTimer
 
 ACTION_SIZE = 2
 CONTROL_PERIOD_S = 0.1
@@ -161,29 +162,32 @@ class CommandWatchdog:
     """
 
     def __init__(self, hold_s: float = 0.3, braking_mps2: float = ENVELOPE.min_acceleration_mps2) -> None:
-        if not hold_s >= 0.0 or not braking_mps2 < 0.0:
-            raise ValueError(f"expected hold_s >= 0 and braking_mps2 < 0, got {hold_s} and {braking_mps2}")
+        if not braking_mps2 < 0.0:
+            raise ValueError(f"expected braking_mps2 < 0, got {braking_mps2}")
+        self._timer = HoldTimer(hold_s)
         self.hold_s = hold_s
         self.braking_mps2 = braking_mps2
-        self.reset(0.0)
+        self.reset()
+
+    @property
+    def tripped(self) -> bool:
+        """Whether the watchdog is braking."""
+        return self._timer.tripped
 
     def reset(self, now_s: float = 0.0) -> None:
         """Forget the last command; the hold time starts now."""
-        self._since_s = now_s
+        self._timer.reset(now_s)
         self._acceleration_mps2 = 0.0
         self._steering_angle_rad = 0.0
-        self.tripped = False
 
     def step(self, now_s: float, command: tuple[float, float] | None) -> tuple[float, float]:
         """What the actuators do now, (m/s2, rad), given a new command (acceleration, angle) or None when none arrived.
 
-        A command that is not finite counts as none. ``tripped`` tells whether the watchdog is braking.
+        A command that is not finite counts as none.
         """
-        if command is not None and all(math.isfinite(value) for value in command):
-            self._since_s = now_s
+        fresh = command is not None and all(math.isfinite(value) for value in command)
+        if command is not None and fresh:
             self._acceleration_mps2, self._steering_angle_rad = command
-        self._since_s = min(self._since_s, now_s)  # a clock that was set back must not lengthen the hold
-        self.tripped = now_s - self._since_s > self.hold_s + 1e-9
-        if self.tripped:
+        if self._timer.step(now_s, fresh):
             return self.braking_mps2, self._steering_angle_rad
         return self._acceleration_mps2, self._steering_angle_rad

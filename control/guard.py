@@ -16,6 +16,7 @@ from visuomotor.control.action import CONTROL_PERIOD_S, limit_command, steer_to
 from visuomotor.control.collision import COLLISION, CollisionSettings, Threat, find_threat
 from visuomotor.control.config import ENVELOPE, Envelope
 from visuomotor.control.inputs import DriveInputs
+from visuomotor.control.supervision import Heartbeat, OperatorLatch
 
 EMERGENCY_STOP = "emergency_stop"
 DISENGAGED = "disengaged"
@@ -28,7 +29,6 @@ LIMIT_ACCELERATION = "limit_acceleration"
 LIMIT_JERK = "limit_jerk"
 LIMIT_LATERAL = "limit_lateral"
 LIMIT_STEERING_RATE = "limit_steering_rate"
-ROUNDING_S = 1e-9  # ages are sums of control periods
 CAUSES = (
     EMERGENCY_STOP,
     DISENGAGED,
@@ -115,27 +115,29 @@ class Guard:
         self.settings = settings or GuardSettings()
         self._envelope = envelope
         self._collision = collision
+        self._operator = OperatorLatch(self.settings.start_latched)
+        self._heartbeat: Heartbeat[tuple[float, float]] = Heartbeat(self.settings.heartbeat_s)
         self.reset()
 
     def reset(self) -> None:
         """Begin anew: latched if so configured, otherwise engaged."""
-        self._latched = self.settings.start_latched
-        self._engaged = True
+        self._operator.reset()
+        self._heartbeat.reset()
         self._braking = False
         self._sent = (0.0, 0.0)
-        self._good: tuple[tuple[float, float], float] | None = None  # last good command, seconds since its capture
 
     @property
     def latched(self) -> bool:
         """Whether the emergency stop holds."""
-        return self._latched
+        return self._operator.latched
 
     def step(self, now: GuardSituation) -> GuardDecision:
         """Decide one command. The result is finite and inside the envelope, but for braking in an emergency."""
-        self._obey(now)
-        if self._latched:
+        standing = now.vehicle_ok and abs(now.speed_mps) < self.settings.standstill_mps
+        self._operator.obey(now.operator, standing)
+        if self.latched:
             return self._stop(now, EMERGENCY_STOP)
-        if not self._engaged:
+        if not self._operator.engaged:
             return self._stop(now, DISENGAGED)
         if not now.vehicle_ok:
             return self._stop(now, STALE_VEHICLE_STATE)
@@ -149,34 +151,15 @@ class Guard:
             return self._send(command, causes)
         return self._limit(now, command, causes)
 
-    def _obey(self, now: GuardSituation) -> None:
-        """The operator's word. A latch opens only by a reset at standstill."""
-        standing = now.vehicle_ok and abs(now.speed_mps) < self.settings.standstill_mps
-        for kind in now.operator:
-            match kind:
-                case "emergency_stop":
-                    self._latched = True
-                case "reset" if standing:
-                    self._latched = False
-                case "disengage":
-                    self._engaged = False
-                case "engage":
-                    self._engaged = True
-
     def _pick(self, now: GuardSituation, causes: list[str]) -> tuple[float, float] | None:
         """The policy's command; for a heartbeat after an invalid one, the last good one without accelerating."""
-        heartbeat = self.settings.heartbeat_s
-        if now.command is not None and now.command_valid and now.command_age_s <= heartbeat:
-            self._good = (now.command, now.command_age_s)
-            return now.command
-        if self._good is None:
-            return None
-        (acceleration, angle), age_s = self._good[0], self._good[1] + now.dt_s
-        self._good = ((acceleration, angle), age_s)
-        if age_s > heartbeat + ROUNDING_S or not _is_finite(self._good[0]):
+        command, held = self._heartbeat.pick(now.command, now.command_valid, now.command_age_s, now.dt_s)
+        if command is None or not held:
+            return command
+        if not _is_finite(command):
             return None
         causes.append(HELD_COMMAND)
-        return min(acceleration, 0.0), angle
+        return min(command[0], 0.0), command[1]
 
     def _limit(self, now: GuardSituation, command: tuple[float, float], causes: list[str]) -> GuardDecision:
         limited = limit_command(*command, *self._sent, now.speed_mps, dt_s=now.dt_s, envelope=self._envelope)
@@ -204,7 +187,7 @@ class Guard:
             dt_s=now.dt_s,
             envelope=self._envelope,
         )
-        braking = self._envelope.emergency_acceleration_mps2 if self._latched else float(limited.acceleration_mps2)
+        braking = self._envelope.emergency_acceleration_mps2 if self.latched else float(limited.acceleration_mps2)
         # without a vehicle state the speed is unknown, and with it which angle is too much
         return self._brake(now, (braking, float(limited.steering_angle_rad) if now.vehicle_ok else held), [cause])
 
@@ -226,7 +209,7 @@ class Guard:
 
     def _send(self, command: tuple[float, float], causes: list[str], threat: Threat | None = None) -> GuardDecision:
         self._sent = command
-        return GuardDecision(command[0], command[1], tuple(causes), self._latched, threat or Threat())
+        return GuardDecision(command[0], command[1], tuple(causes), self.latched, threat or Threat())
 
 
 def _is_finite(command: tuple[float, float]) -> bool:

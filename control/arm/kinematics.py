@@ -23,6 +23,8 @@ DH_ALPHA_RAD = (0.0, -math.pi / 2, math.pi / 2, math.pi / 2, -math.pi / 2, math.
 FLANGE_M = 0.107
 HAND_YAW_RAD = -math.pi / 4  # of the hand against the flange
 FINGER_TIPS_M = 0.105  # beyond the flange
+REACH_M = ((0.37, math.inf), (0.0, 0.69))  # bounds of what ``reach`` gives: neither folded nor stretched
+WITHOUT_YAW = 5  # rows of the tool's task
 
 
 class ToolPose(NamedTuple):
@@ -37,12 +39,13 @@ class ToolPose(NamedTuple):
 class SolverGains(msgspec.Struct, frozen=True, kw_only=True):
     """Gains of the inverse kinematics.
 
-    The elbow is the only freedom beside the tool's six. ``posture_gain_ps`` pulls the joints towards the posture
-    as far as that freedom allows: the third joint's pull swings the elbow into the vertical plane of the arm.
+    The elbow is the only freedom beside the tool's six: the third joint is spared, and pulled towards the posture as
+    far as that freedom allows, so that the elbow stays in the vertical plane of the arm.
     """
 
     damping: float = 0.02  # least squares: bounds the joint velocities near a singular posture
     upright_gain_ps: float = 4.0  # 1/s, of the fingers' tilt
+    joint_share: tuple[float, ...] = (1.0, 1.0, 0.1, 1.0, 1.0, 1.0, 1.0)  # of the work, where there is a choice
     posture_rad: tuple[float, ...] = REST_RAD
     posture_gain_ps: tuple[float, ...] = (0.0, 0.0, 4.0, 0.0, 0.0, 0.0, 0.0)
 
@@ -118,29 +121,69 @@ def tool_jacobian(frames: np.ndarray) -> np.ndarray:
     return result
 
 
+def reach(position_m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How far out a tool [B, 3] that points down is, [B, 2], and the gradients [B, 2, 3] of that.
+
+    The first is its distance from the foot's axis, the second the wrist's from the shoulder.
+    """
+    x, y, z = position_m.T
+    out = np.maximum(np.hypot(x, y), 1e-6)
+    along, up = out - DH_A_M[6], z + FINGER_TIPS_M + FLANGE_M - DH_D_M[0]
+    distance = np.maximum(np.hypot(along, up), 1e-6)
+    outwards = np.stack([x / out, y / out, np.zeros_like(z)], axis=1)
+    stretching = (along[:, None] * outwards + up[:, None] * [0.0, 0.0, 1.0]) / distance[:, None]
+    return np.stack([out, distance], axis=1), np.stack([outwards, stretching], axis=1)
+
+
 def limit_speed(joint_velocity_radps: np.ndarray, limit_radps: np.ndarray = _VELOCITY) -> np.ndarray:
     """Joint velocities [B, 7], all slowed down in the same proportion until none exceeds its limit."""
     excess = (np.abs(joint_velocity_radps) / limit_radps).max(axis=1, keepdims=True)
     return joint_velocity_radps / np.maximum(excess, 1.0)
 
 
-def solve_velocity(joint_position_rad: np.ndarray, twist: np.ndarray, gains: SolverGains = GAINS) -> np.ndarray:
+def solve_velocity(
+    joint_position_rad: np.ndarray,
+    twist: np.ndarray,
+    gains: SolverGains = GAINS,
+    *,
+    bounds_radps: tuple[np.ndarray, np.ndarray] | None = None,
+) -> np.ndarray:
     """Joint velocities [B, 7] that move the tool with the twist [B, 4]: vx, vy, vz in m/s, yaw rate in rad/s.
 
     Damped least squares (Nakamura and Hanafusa 1986; Wampler 1986) that turn the fingers upright as well and move the
-    elbow to the posture without moving the tool. Where a joint would be too fast, all are slowed down together: the
-    tool keeps its direction.
+    elbow to the posture without moving the tool. A joint that would leave its bounds (lowest, highest, [B, 7] each)
+    stays at them and the others make up for it, as far as that goes without the yaw. Where a joint would be too fast,
+    all are slowed down together: the tool keeps its direction.
     """
     q = np.asarray(joint_position_rad, np.float64)
     frames = link_frames(q)
     matrix = tool_jacobian(frames)
     fingers = frames[:, JOINTS, :3, 2]
-    wanted = np.empty((len(q), 6, 1))
-    wanted[:, :3, 0] = twist[:, :3]
-    wanted[:, 3, 0] = -gains.upright_gain_ps * fingers[:, 1]  # fingers x straight down: the turn that takes one
-    wanted[:, 4, 0] = gains.upright_gain_ps * fingers[:, 0]  # to the other
-    wanted[:, 5, 0] = twist[:, 3]
-    pull = (np.array(gains.posture_gain_ps) * (np.array(gains.posture_rad) - q))[:, :, None]
-    square = matrix @ matrix.transpose(0, 2, 1) + gains.damping**2 * np.eye(6)
-    result = pull + matrix.transpose(0, 2, 1) @ np.linalg.solve(square, wanted - matrix @ pull)
-    return limit_speed(result[:, :, 0])
+    wanted = np.empty((len(q), 6))
+    wanted[:, :3] = twist[:, :3]
+    wanted[:, 3] = -gains.upright_gain_ps * fingers[:, 1]  # fingers x straight down: the turn that takes one
+    wanted[:, 4] = gains.upright_gain_ps * fingers[:, 0]  # to the other
+    wanted[:, 5] = twist[:, 3]
+    pull = np.array(gains.posture_gain_ps) * (np.array(gains.posture_rad) - q)
+    result = limit_speed(_least_squares(matrix, wanted, pull, gains))
+    if bounds_radps is None:
+        return result
+    bounded = np.clip(result, *bounds_radps)
+    held = bounded != result
+    rows = held.any(axis=1)
+    if rows.any():
+        free = np.where(held, 0.0, 1.0)[rows]
+        rest = wanted[rows] - (matrix[rows] @ (bounded * held)[rows, :, None])[:, :, 0]
+        moved = _least_squares(
+            (matrix[rows] * free[:, None])[:, :WITHOUT_YAW], rest[:, :WITHOUT_YAW], pull[rows] * free, gains
+        )
+        result[rows] = limit_speed(np.where(held[rows], bounded[rows], moved))
+    return result
+
+
+def _least_squares(matrix: np.ndarray, wanted: np.ndarray, pull: np.ndarray, gains: SolverGains) -> np.ndarray:
+    """Joint velocities [B, 7] for the rates [B, M] of a task and its matrix [B, M, 7]; ``pull`` as far as free."""
+    across = matrix.transpose(0, 2, 1) * np.array(gains.joint_share)[:, None]
+    square = matrix @ across + gains.damping * gains.damping * np.eye(matrix.shape[1])
+    rest = wanted[:, :, None] - matrix @ pull[:, :, None]
+    return pull + (across @ np.linalg.solve(square, rest))[:, :, 0]

@@ -13,8 +13,10 @@ import numpy as np
 import pybullet
 import pybullet_data
 
-from visuomotor.control.arm.config import JOINTS, LIMITS, REST_RAD
+from visuomotor.control.arm.config import CONTROL_PERIOD_S, JOINTS, LIMITS, REST_RAD
 
+PHYSICS_HZ = 240
+SUBSTEPS = round(PHYSICS_HZ * CONTROL_PERIOD_S)  # physics steps in a control step
 GRIP_FORCE_N = 40.0
 FINGER_FRICTION = 1.3  # rubber pads
 TOOL_LINK = 11  # the point between the finger tips
@@ -23,7 +25,9 @@ HAND_LINKS = (8, *FINGERS)
 _TORQUE_NM = (87.0, 87.0, 87.0, 87.0, 12.0, 12.0, 12.0)  # Franka Control Interface documentation
 _FINGER_STOP_M = 0.04
 _GEAR_FORCE_N = 200.0
-_ALL = (*range(JOINTS), *FINGERS)
+_FINGER_GAIN = 0.2  # of the rest of the way, per physics step
+_JOINTS = tuple(range(JOINTS))
+_ALL = (*_JOINTS, *FINGERS)
 _FOREARM = (5, 6, *HAND_LINKS)  # can touch the pedestal and the upper arm; the hulls of neighbours overlap anyway
 _PEDESTAL = (-1, 0, 1)
 
@@ -52,6 +56,7 @@ class PandaArm:
         self._get_link = partial(pybullet.getLinkState, **own)
         self._get_contacts = partial(pybullet.getContactPoints, **own)
         self.body = -1
+        self._width_m = -1.0  # that the motors were told
 
     def load(self) -> None:
         """Put the arm into the freshly reset simulation, at rest with open fingers."""
@@ -63,9 +68,9 @@ class PandaArm:
             for b in range(a + 1, TOOL_LINK):
                 touches = (a in _PEDESTAL and b in _FOREARM) or (a, b) == FINGERS
                 pybullet.setCollisionFilterPair(body, body, a, b, int(touches), **own)
-        for joint, angle, limit in zip(range(JOINTS), REST_RAD, LIMITS.velocity_radps, strict=True):
+        for joint, angle in zip(_JOINTS, REST_RAD, strict=True):
             pybullet.resetJointState(body, joint, angle, 0.0, **own)
-            pybullet.changeDynamics(body, joint, jointDamping=0.0, maxJointVelocity=limit, **own)
+            pybullet.changeDynamics(body, joint, jointDamping=0.0, **own)
         for finger in FINGERS:
             pybullet.resetJointState(body, finger, _FINGER_STOP_M, 0.0, **own)
             pybullet.changeDynamics(body, finger, lateralFriction=FINGER_FRICTION, jointDamping=0.0, **own)
@@ -74,26 +79,34 @@ class PandaArm:
             body, FINGERS[0], body, FINGERS[1], pybullet.JOINT_GEAR, (1, 0, 0), (0, 0, 0), (0, 0, 0), **own
         )
         pybullet.changeConstraint(gear, gearRatio=-1, erp=0.2, maxForce=_GEAR_FORCE_N, **own)
-        self.command([0.0] * JOINTS, LIMITS.gripper_width_m)
+        self.drive([0.0] * JOINTS)
+        self._width_m = -1.0
+        self.grip(LIMITS.gripper_width_m)
 
-    def command(self, joint_velocity_radps: list[float], gripper_width_m: float) -> None:
-        """Set the motors' targets until the next call."""
+    def drive(self, joint_velocity_radps: list[float]) -> None:
+        """Set the joints' speeds until the next call."""
         self._set_motors(
             self.body,
-            range(JOINTS),
+            _JOINTS,
             pybullet.VELOCITY_CONTROL,
             targetVelocities=joint_velocity_radps,
             forces=_TORQUE_NM,
         )
+
+    def grip(self, width_m: float) -> None:
+        """Set the width that the gripper goes to."""
+        if width_m == self._width_m:
+            return
+        self._width_m = width_m
         for finger in FINGERS:
             self._set_motor(
                 self.body,
                 finger,
                 pybullet.POSITION_CONTROL,
-                targetPosition=0.5 * gripper_width_m,
+                targetPosition=0.5 * width_m,
                 force=GRIP_FORCE_N,
                 maxVelocity=0.5 * LIMITS.gripper_speed_mps,
-                positionGain=0.2,
+                positionGain=_FINGER_GAIN,
             )
 
     def read(self) -> ArmReading:

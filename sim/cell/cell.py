@@ -11,6 +11,7 @@ import numpy as np
 from visuomotor.control.arm.config import CELL, CLASS_NAMES, CONTROL_PERIOD_S, JOINTS, LIMITS, REST_RAD
 from visuomotor.sim.cell.arm import usable_velocity
 from visuomotor.sim.cell.parts import CATALOGUE, PartSpec
+from visuomotor.sim.cell.posture import plan_view
 from visuomotor.sim.cell.scenario import CYCLE_S, ENTRY_Y_M, PARTS_MAX, STILL, Arrival, CellCase
 from visuomotor.sim.cell.scene import Scene
 
@@ -27,7 +28,6 @@ ROLLING_MPS = 0.015  # relative to the belt
 ON_BELT_M = 0.02  # the underside of a part on the belt is at most so high
 _CLASSES = len(CLASS_NAMES)
 _ROUND = np.array([kind.shape == "sphere" for kind in CATALOGUE])
-_UPRIGHT_ROUND = np.array([kind.shape == "cylinder" for kind in CATALOGUE])
 
 
 class CellWorlds:
@@ -62,7 +62,8 @@ class CellWorlds:
         self.joint_velocity_radps = np.zeros((count, JOINTS))
         self.gripper_width_m = np.full(count, LIMITS.gripper_width_m)
         self.gripper_force_n = np.zeros(count)
-        self.hit_force_n = np.zeros(count)
+        self.hit_force_n = np.zeros(count)  # the greatest of the last step, on the arm
+        self._sent = np.zeros((count, JOINTS))  # where the drives' ramp starts
         self.tool_position_m = np.zeros((count, 3))
         self.belt_speed_mps = np.zeros(count)
         shape = (count, PARTS_MAX)
@@ -77,10 +78,10 @@ class CellWorlds:
         self.part_size_m = np.ones((*shape, 3))
         self.part_held = np.zeros(shape, bool)
         self.part_manoeuvre = np.zeros(shape, np.int64)
-        self._body_size_m = np.ones((*shape, 3))
+        self._own_size_m = np.ones((*shape, 3))
         self._offered = np.zeros(shape, bool)  # an ordered part that has come within reach
         self._binned_s = np.full(shape, np.inf)  # when it fell into a bin
-        self._excused = np.zeros(shape, bool)  # was held when its order was taken back
+        self._excused_bin = np.full(shape, -1, np.int64)  # of what was held when its order was taken back
         self.total = np.zeros((count, _CLASSES), np.int64)  # ordered since the start
         self._right = np.zeros((count, _CLASSES), np.int64)
         self._reached = np.zeros((count, _CLASSES), np.int64)
@@ -95,18 +96,23 @@ class CellWorlds:
 
     @property
     def parts_ordered(self) -> np.ndarray:
-        """Ordered parts that have come within reach [B]; of a class never more than were ordered."""
+        """Ordered parts that have come within reach in time [B]; of a class never more than were ordered."""
         return np.minimum(self.total, self._reached).sum(axis=1)
 
     @property
     def parts_binned(self) -> np.ndarray:
-        """Right parts in the right bin [B]."""
-        return self._right.sum(axis=1)
+        """Those of ``parts_ordered`` that lie in the right bin [B]."""
+        return np.minimum(self._right, self._reached).sum(axis=1)
 
     @property
     def success(self) -> np.ndarray:
         """Whether everything that could be had is binned and nothing else [B]."""
         return (self.parts_binned >= self.parts_ordered) & (self.wrong_parts == 0)
+
+    @property
+    def belt_travel_m(self) -> np.ndarray:
+        """How far the belt has run since the reset [B]."""
+        return self._travel_m[np.arange(self.count), self.tick]
 
     @property
     def time_s(self) -> np.ndarray:
@@ -132,11 +138,12 @@ class CellWorlds:
         self._varies[index] = case.belt.varies
         self._time_limit_s[index], self._timeout_s[index] = case.duration_s, np.inf
         self.tick[index], self.end[index] = 0, RUNNING
+        self._sent[index] = self.hit_force_n[index] = 0.0
         self._waiting[index] = list(reversed(case.arrivals))
         self.part_spec[index] = [None] * PARTS_MAX
         self.part_present[index], self._handle[index], self.part_id[index] = False, -1, -1
-        self.part_held[index] = self._offered[index] = self._excused[index] = False
-        self._binned_s[index] = np.inf
+        self.part_held[index] = self._offered[index] = False
+        self._excused_bin[index], self._binned_s[index] = -1, np.inf
         self.total[index], self._right[index], self._reached[index] = 0, 0, 0
         self.bin_index[index] = -1
         self._next_order[index] = self.wrong_parts[index] = 0
@@ -150,11 +157,12 @@ class CellWorlds:
         """End the running shift of a cell as a timeout after ``limit_s`` at the latest."""
         self._timeout_s[index] = min(self._timeout_s[index], limit_s)
 
-    def set_order(self, index: int, wanted: np.ndarray) -> None:
-        """Replace what is still wanted [C] by an operator's word; what is in the gripper may still go where it was due."""
-        before = self.wanted[index] > 0
-        self.total[index] = self._right[index] + np.asarray(wanted, np.int64)
-        self._assign_bins(index, before)
+    def set_order(self, index: int, wanted: np.ndarray, bin_index: np.ndarray) -> None:
+        """Replace what is still wanted and where it goes, [C] each, by an operator's word.
+
+        What the gripper holds at that moment may still go where it was due: it then counts neither way.
+        """
+        self._replace_order(index, self._right[index] + np.asarray(wanted, np.int64), np.asarray(bin_index, np.int64))
 
     def step(self, joint_velocity_radps: np.ndarray, gripper_width_m: np.ndarray) -> None:
         """Advance every running cell by 0.1 s under joint speeds [B, 7] and gripper widths [B].
@@ -169,14 +177,15 @@ class CellWorlds:
         width = np.broadcast_to(np.asarray(gripper_width_m, np.float64), (self.count,))
         width = np.clip(np.where(np.isfinite(width), width, self.gripper_width_m), 0.0, LIMITS.gripper_width_m)
         for b in np.flatnonzero(live).tolist():
-            scene, tick = self.scenes[b], int(self.tick[b])
-            scene.arm.command(velocity[b].tolist(), float(width[b]))
-            scene.step(float(self._travel_m[b, tick + 1] - self._travel_m[b, tick]) / DT_S)
-            self.tick[b] = tick + 1
+            before = float(self.belt_speed_mps[b])
+            self.tick[b] += 1
+            speeds = before, self._speed(b)
+            self.hit_force_n[b] = self.scenes[b].step((self._sent[b], velocity[b]), float(width[b]), speeds)
             self._admit(b)
             self._read(b)
             if self._next_order[b] < len(self.cases[b].orders):
                 self._take_orders(b)
+        self._sent = np.where(live[:, None], velocity, self._sent)
         self._derive()
         self._keep_books(live)
 
@@ -208,9 +217,9 @@ class CellWorlds:
             self.part_present[b, slot] = True
             self.part_id[b, slot] = len(self.cases[b].arrivals) - len(waiting) - 1
             self.part_kind[b, slot], self.part_class[b, slot] = part.kind, part.class_id
-            self._body_size_m[b, slot] = part.size_m
-            self._offered[b, slot] = self._excused[b, slot] = self.part_held[b, slot] = False
-            self._binned_s[b, slot] = np.inf
+            self._own_size_m[b, slot] = part.size_m
+            self._offered[b, slot] = self.part_held[b, slot] = False
+            self._excused_bin[b, slot], self._binned_s[b, slot] = -1, np.inf
 
     def _speed(self, b: int) -> float:
         return float(self.cases[b].belt.speed(self.tick[b] * DT_S))
@@ -225,7 +234,6 @@ class CellWorlds:
         )
         self.gripper_width_m[b], self.gripper_force_n[b] = reading.gripper_width_m, reading.gripper_force_n
         self.tool_position_m[b] = reading.tool_position_m
-        self.hit_force_n[b] = scene.arm.hit_force_n(scene.fixtures)
         self.belt_speed_mps[b] = self._speed(b)
         for slot in np.flatnonzero(self.part_present[b]).tolist():
             position, orientation, velocity = scene.part_state(int(self._handle[b, slot]))
@@ -235,24 +243,7 @@ class CellWorlds:
 
     def _derive(self) -> None:
         """How the parts lie: yaw and size in plan view, which is held, how each moves."""
-        x, y, z, w = np.moveaxis(self.part_quaternion, -1, 0)
-        # Columns are the part's own axes in base_.
-        axes_x = np.stack([1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)], axis=-1)
-        axes_y = np.stack([2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)], axis=-1)
-        axes_z = np.stack([2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)], axis=-1)
-        up = np.abs(axes_z).argmax(axis=-1)
-        first, second = _OTHER_AXES[up, 0], _OTHER_AXES[up, 1]
-        size = self._body_size_m
-
-        def take(values: np.ndarray, axis: np.ndarray) -> np.ndarray:
-            return np.take_along_axis(values, axis[..., None], axis=-1)[..., 0]
-
-        swap = take(size, second) > take(size, first) + 1e-6
-        first, second = np.where(swap, second, first), np.where(swap, first, second)
-        self.part_size_m = np.stack([take(size, first), take(size, second), take(size, up)], axis=-1)
-        yaw = np.arctan2(take(axes_y, first), take(axes_x, first))
-        shapeless = _ROUND[self.part_kind] | (_UPRIGHT_ROUND[self.part_kind] & (up == 2))
-        self.part_yaw_rad = np.where(shapeless, 0.0, yaw)
+        self.part_yaw_rad, self.part_size_m = plan_view(self.part_quaternion, self._own_size_m, self.part_kind)
         distance = np.linalg.norm(self.part_position_m - self.tool_position_m[:, None], axis=-1)
         distance = np.where(self.part_present, distance, np.inf)
         nearest = distance == distance.min(axis=1, keepdims=True)
@@ -278,7 +269,7 @@ class CellWorlds:
         known = self.part_present & live[:, None] & (self.part_class >= 0)
         reach = known & (y >= CELL.reach_y_m[0]) & (y <= CELL.reach_y_m[1])
         reach &= (x > CELL.belt_x_m[0]) & (x < CELL.belt_x_m[1]) & ~self._offered
-        reach &= (time_s <= self._time_limit_s - CYCLE_S + 1e-6)[:, None]
+        reach &= self._in_time()[:, None]
         if reach.any():
             reach &= np.take_along_axis(self.wanted, np.maximum(self.part_class, 0), axis=1) > 0
             self._offered |= reach
@@ -299,16 +290,18 @@ class CellWorlds:
         verdict = np.select([hit, over, time_s >= self._timeout_s], [COLLISION, GOAL, TIMEOUT], RUNNING)
         self.end = np.where(live, verdict, self.end)
 
+    def _in_time(self, index: int | slice = slice(None)) -> np.ndarray:
+        """Whether enough of the shift is left for a part that comes within reach now [B]."""
+        return self.tick[index] * DT_S <= self._time_limit_s[index] - CYCLE_S + 1e-6
+
     def _bin(self, b: int, slot: int, place: int) -> None:
         self._binned_s[b, slot] = self.tick[b] * DT_S
         class_id = int(self.part_class[b, slot])
-        if (
-            class_id >= 0
-            and self._right[b, class_id] < self.total[b, class_id]
-            and self.bin_index[b, class_id] == place
-        ):
+        if class_id >= 0 and self.wanted[b, class_id] > 0 and self.bin_index[b, class_id] == place:
+            if not self._offered[b, slot] and self._in_time(b):  # taken before it came within reach
+                self._reached[b, class_id] += 1
             self._right[b, class_id] += 1
-        elif not (self._excused[b, slot] and self.cases[b].bin_index[class_id] == place):
+        elif self._excused_bin[b, slot] != place:
             self.wrong_parts[b] += 1
 
     def _dismiss(self, b: int, slot: int) -> None:
@@ -320,20 +313,22 @@ class CellWorlds:
 
     def _take_orders(self, b: int) -> None:
         """Change to the case's newest order whose time has come."""
-        orders = self.cases[b].orders
-        while self._next_order[b] < len(orders) and orders[self._next_order[b]].time_s <= self.tick[b] * DT_S + 1e-6:
-            before = self.wanted[b] > 0
-            self.total[b] = orders[self._next_order[b]].total
+        case = self.cases[b]
+        while self._next_order[b] < len(case.orders):
+            order = case.orders[self._next_order[b]]
+            if order.time_s > self.tick[b] * DT_S + 1e-6:
+                return
             self._next_order[b] += 1
-            self._assign_bins(b, before)
+            total = np.maximum(order.total, self._right[b])
+            self._replace_order(b, total, np.where(np.array(order.total) > 0, case.bin_index, -1))
 
-    def _assign_bins(self, b: int, wanted_before: np.ndarray) -> None:
-        """Bins of the classes that are ordered; excuses what is in the gripper and is no longer wanted."""
-        self.bin_index[b] = np.where(self.total[b] > 0, self.cases[b].bin_index, -1)
-        cancelled = wanted_before & (self.wanted[b] == 0)
-        self._excused[b] |= self.part_held[b] & (self.part_class[b] >= 0) & cancelled[np.maximum(self.part_class[b], 0)]
+    def _replace_order(self, b: int, total: np.ndarray, bin_index: np.ndarray) -> None:
+        old_bin = np.where(self.wanted[b] > 0, self.bin_index[b], -1)
+        self.total[b], self.bin_index[b] = total, bin_index
+        changed = (self.wanted[b] == 0) | (bin_index != old_bin)
+        due = np.where(changed, old_bin, -1)[np.maximum(self.part_class[b], 0)]
+        held = self.part_held[b] & (self.part_class[b] >= 0)
+        self._excused_bin[b] = np.where(held, due, self._excused_bin[b])
 
-
-_OTHER_AXES = np.array([[1, 2], [0, 2], [0, 1]])
 
 __all__ = ["DT_S", "ENDS", "MANOEUVRES", "STILL", "CellWorlds"]

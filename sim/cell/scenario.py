@@ -13,8 +13,8 @@ import msgspec
 import numpy as np
 
 from visuomotor.control.arm.config import CELL, CLASS_NAMES
-from visuomotor.sim.cell.belt import RAMP_MPS2, BeltProgram
-from visuomotor.sim.cell.parts import CATALOGUE, DISTRACTORS, PartSpec, draw_part, kind_of_class
+from visuomotor.sim.cell.belt import RAMP_MPS2, SPEED_MAX_MPS, BeltProgram
+from visuomotor.sim.cell.parts import CATALOGUE, DISTRACTOR, DISTRACTORS, PartSpec, draw_part, kind_of_class
 
 SPLITS = ("train", "tune", "evaluation")
 PARTS_MAX = 16  # in a cell at the same time
@@ -69,6 +69,7 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
     x_m: float
     yaw_rad: float = 0.0
     roll_mps: tuple[float, float] = (0.0, 0.0)
+    kind: str = ""  # what makes it hard: plain or a kind of the suite; empty for what is never ordered
 
 
 class OrderSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -229,7 +230,7 @@ class _CaseBuilder:
             return (OrderSpec(total=tuple(total.tolist())),)
         first = np.bincount(classes[: self.change], minlength=_CLASSES)
         idle = np.flatnonzero(total == 0)
-        first[int(rng.choice(idle))] = 1  # what is cancelled; none of these comes before
+        first[int(rng.choice(idle))] = 1  # what is cancelled
         latest = times[self.change] - 4.0
         time = rng.uniform(max(1.0, latest - 2.0), max(1.5, latest))
         return OrderSpec(total=tuple(first.tolist())), OrderSpec(time_s=round(time, 1), total=tuple(total.tolist()))
@@ -249,10 +250,22 @@ class _CaseBuilder:
                 arrival = self._ball(arrival, time_s, kind)
             group = [arrival, *(self._neighbour(arrival, kind) if attempt < 100 else ())]
             if all(self._free(member) for member in group):
-                self.arrivals += group
-                if kind and len(group) == 1 and kind != "rolling":
+                alone = len(group) == 1 and kind != "rolling"
+                if alone:
                     self.kinds.discard(kind)
+                self.arrivals += [self._named(member, "" if alone else kind) for member in group]
                 return
+
+    def _named(self, arrival: Arrival, kind: str) -> Arrival:
+        """The arrival with the word for what makes it hard."""
+        row = CATALOGUE[arrival.part.kind]
+        if row.class_id == DISTRACTOR:
+            return arrival
+        if not kind:
+            rolls = row.shape == "sphere" and self.motion == VARYING
+            turned = row.shape in ("box", "mesh") and "turned" in self.kinds
+            kind = "rolling" if rolls else "turned" if turned else "plain"
+        return msgspec.structs.replace(arrival, kind=kind)
 
     def _yaw(self) -> float:
         rng = self.rng
@@ -267,7 +280,10 @@ class _CaseBuilder:
             return self._with_resistance(arrival, rng.uniform(0.0004, 0.0008))
         if kind != "rolling":
             return arrival
-        roll = (rng.uniform(-0.006, 0.006), float(rng.choice((-1.0, 1.0))) * rng.uniform(0.03, 0.10))
+        along = rng.uniform(0.03, 0.10)
+        if rng.random() < 0.5:  # with the belt, but not faster than belts run
+            along = -min(along, max(SPEED_MAX_MPS - self.belt.speed_mps[0], 0.02))
+        roll = (rng.uniform(-0.006, 0.006), along)
         arrival = self._with_resistance(arrival, rng.uniform(0.00002, 0.0001))
         arrival = msgspec.structs.replace(arrival, roll_mps=roll)
         y = arrival.start_y_m
@@ -345,7 +361,7 @@ class _CaseBuilder:
                 if part.class_id == _BALL:
                     arrival = self._ball(arrival, 0.0, "")
                 if self._free(arrival) and self._crowd(arrival) < PARTS_MAX - 2:
-                    self.arrivals.append(arrival)
+                    self.arrivals.append(self._named(arrival, ""))
                     break
 
     def _crowd(self, arrival: Arrival) -> int:

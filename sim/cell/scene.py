@@ -5,22 +5,20 @@ from __future__ import annotations
 import math
 from functools import partial
 
+import numpy as np
 import pybullet
 
-from visuomotor.control.arm.config import CELL, CONTROL_PERIOD_S
+from visuomotor.control.arm.config import CELL
 from visuomotor.sim.bullet import silent
-from visuomotor.sim.cell.arm import PandaArm
+from visuomotor.sim.cell.arm import PHYSICS_HZ, SUBSTEPS, PandaArm
 from visuomotor.sim.cell.parts import CATALOGUE, PartSpec, touch_vertices
 
-PHYSICS_HZ = 240
-SUBSTEPS = round(PHYSICS_HZ * CONTROL_PERIOD_S)
 SOLVER_ITERATIONS = 50
 BELT_THICKNESS_M = 0.04
 BELT_SPARE_M = 20.0  # beyond what is seen of it, so that the moving box need not be put back within an episode
 BIN_WALL_M = 0.006
 PLATE_GAP_M = 0.004  # between belt and plate
 PLATE_X_M = (-0.40, 0.95)
-PLATE_Y_M = (-0.62, 0.62)
 BELT_COLOUR, PLATE_COLOUR, BIN_COLOUR = (0.18, 0.18, 0.20, 1.0), (0.55, 0.55, 0.57, 1.0), (0.30, 0.40, 0.50, 1.0)
 
 Vector = tuple[float, float, float]
@@ -28,6 +26,9 @@ Quaternion = tuple[float, float, float, float]
 _GRAVITY_MPS2 = 9.81
 _STILL = (0.0, 0.0, 0.0)
 _UNIT = (0.0, 0.0, 0.0, 1.0)
+_SHARE = (np.arange(SUBSTEPS) + 1.0) / SUBSTEPS
+_MIDDLE = ((np.arange(SUBSTEPS) + 0.5) / SUBSTEPS).tolist()
+_WATCH_STEPS = 6  # between two looks at what the arm touches
 
 
 class Scene:
@@ -53,8 +54,7 @@ class Scene:
         pybullet.resetSimulation(**own)
         pybullet.setGravity(0.0, 0.0, -_GRAVITY_MPS2, **own)
         pybullet.setPhysicsEngineParameter(
-            fixedTimeStep=CONTROL_PERIOD_S,
-            numSubSteps=SUBSTEPS,
+            fixedTimeStep=1.0 / PHYSICS_HZ,
             numSolverIterations=SOLVER_ITERATIONS,
             deterministicOverlappingPairs=1,
             **own,
@@ -65,10 +65,28 @@ class Scene:
             {self._belt, *self._build_plate(), *(self._build_bin(xy) for xy in CELL.bin_centre_m)}
         )
 
-    def step(self, belt_speed_mps: float) -> None:
-        """Advance by one control period while the belt runs at one speed."""
-        self._set_velocity(self._belt, (0.0, -belt_speed_mps, 0.0), _STILL)
-        self._simulate()
+    def step(
+        self,
+        joint_velocity_radps: tuple[np.ndarray, np.ndarray],
+        gripper_width_m: float,
+        belt_speed_mps: tuple[float, float],
+    ) -> float:
+        """Advance by one control period, in which joints [7] and belt go from one speed to another in a straight line.
+
+        Returns the greatest force between the arm and what it must not touch, N.
+        """
+        arm, force = self.arm, 0.0
+        start, end = joint_velocity_radps
+        ramp = (start + _SHARE[:, None] * (end - start)).tolist()
+        arm.grip(gripper_width_m)
+        for step, velocity in enumerate(ramp):
+            speed = belt_speed_mps[0] + _MIDDLE[step] * (belt_speed_mps[1] - belt_speed_mps[0])
+            self._set_velocity(self._belt, (0.0, -speed, 0.0), _STILL)
+            arm.drive(velocity)
+            self._simulate()
+            if step % _WATCH_STEPS == _WATCH_STEPS - 1:
+                force = max(force, arm.hit_force_n(self.fixtures))
+        return force
 
     def add_part(
         self, spec: PartSpec, position_m: Vector, yaw_rad: float, velocity_mps: Vector, spin_radps: Vector = _STILL
@@ -132,7 +150,7 @@ class Scene:
 
     def _build_plate(self) -> list[int]:
         """The plate on both sides of the belt."""
-        (x0, x1), (y0, y1) = CELL.belt_x_m, PLATE_Y_M
+        (x0, x1), (y0, y1) = CELL.belt_x_m, CELL.belt_y_m
         sides = ((PLATE_X_M[0], x0 - PLATE_GAP_M), (x1 + PLATE_GAP_M, PLATE_X_M[1]))
         boxes = [self._box((low, y0, -BELT_THICKNESS_M), (high, y1, 0.0)) for low, high in sides]
         return [self._fixture(shape, middle, 0.8, PLATE_COLOUR) for shape, middle in boxes]

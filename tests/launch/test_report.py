@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from visuomotor.launch.evaluate.metrics import TTC_HORIZON_S, DriveMetrics, time_to_collision
+from visuomotor.launch.evaluate.car import TTC_HORIZON_S, CarMetrics, time_to_collision
 from visuomotor.launch.evaluate.score import Score, load_score
 from visuomotor.launch.report.capture import EpisodeCapture
 from visuomotor.launch.report.page import MAX_BYTES, write_report
@@ -103,7 +103,7 @@ def tick(k: int) -> dict:
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Score]:
     folder = tmp_path_factory.mktemp("report")
-    capture, metrics = EpisodeCapture(seed=7), DriveMetrics()
+    capture, metrics = EpisodeCapture(seed=7), CarMetrics()
     for k in range(10):
         messages = tick(k)
         metrics.add(messages)
