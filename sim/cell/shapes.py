@@ -17,8 +17,7 @@ from visuomotor.sim.mesh import Mesh, Part, ball, beam, box, frustum, ring, soli
 from visuomotor.sim.wavefront import Wavefront, cluster, read_wavefront
 
 PANDA = Path(pybullet_data.getDataPath()) / "franka_panda"
-TOOL_M = 0.105  # from the hand's frame to the point between the finger tips, and
-FINGER_HINGE_M = 0.0584  # to the fingers' frames, along the hand's z (panda.urdf)
+FINGER_HINGE_M = 0.0584  # from the hand's frame to the fingers', along its z (panda.urdf)
 LINK_CELL_M = 0.018  # what the arm's meshes are reduced to
 HAND_CELL_M = 0.008
 DUCK_CELL = 0.07  # of a duck's length
