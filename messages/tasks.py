@@ -17,7 +17,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     class_names: tuple[str, ...]
-    symmetry: tuple[int, ...]  # of each class about the vertical: turned by 1/n of a circle it looks the same; 0: round
+    # Of each class about the vertical: turned by 1/n of a circle it looks, or is gripped, the same; 0: round.
+    symmetry: tuple[int, ...]
     state: Literal["vehicle_state", "arm_state"]  # proprioception, which gives the pose in ``odom_``
     context: Literal["route", "order"]  # what the robot is told to do
     forecast_step_s: float
@@ -43,7 +44,7 @@ TASKS: dict[str, Task] = {
         Task(
             name="pick",
             class_names=("red cube", "blue cylinder", "green block", "yellow ball", "duck", "brick"),
-            symmetry=(4, 0, 2, 0, 1, 2),
+            symmetry=(4, 0, 2, 0, 2, 4),
             state="arm_state",
             context="order",
             forecast_step_s=0.1,
