@@ -21,6 +21,7 @@ from visuomotor.launch import (
     cli_export,
     cli_hosts,
     cli_learn,
+    cli_order,
     cli_precision,
     cli_record,
     cli_render,
@@ -78,6 +79,7 @@ app.add_typer(cli_export.export, name="export")
 app.add_typer(cli_service.service, name="service")
 app.add_typer(cli_hosts.keys, name="keys")
 app.command()(cli_hosts.join)
+app.command()(cli_order.order)
 for command in (
     cli_precision.quantize,
     cli_bench.bench,
