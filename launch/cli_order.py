@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+MANY = 100  # what is ordered without a count
+
 
 def order(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of the run, as it says when it starts.")],
@@ -45,6 +47,7 @@ def order(
         typer.echo(f"visuomotor: refused: {answer.refused}", err=True)
         return 1
     names = row.task.class_names
-    wanted = [f"{count} {name}" for name, count in zip(names, answer.wanted.tolist(), strict=False) if count > 0]
+    counts = zip(names, answer.wanted.tolist(), strict=False)
+    wanted = [f"{count} {name}" if count < MANY else f"every {name}" for name, count in counts if count > 0]
     typer.echo(f"wanted from tick {answer.header.tick} on: {', '.join(wanted)}")
     return 0

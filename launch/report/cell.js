@@ -11,7 +11,7 @@ const PART = {
     if (m.grasps_held_share) card("grasps that held", p(m.grasps_held_share.mean), range(m.grasps_held_share, p));
   },
   clock(T) {
-    const wanted = (T.wanted||[]).map(([name, n]) => n < 1000 ? `${n} ${name}` : name).join(", "), [binned, ordered, wrong] = T.count || [];
+    const wanted = (T.wanted||[]).map(([name, n]) => n < 100 ? `${n} ${name}` : name).join(", "), [binned, ordered, wrong] = T.count || [];
     return `belt ${num(T.belt)} m/s   ${T.count ? `${binned} of ${ordered} binned, ${wrong} wrong   ` : ""}wanted: ${wanted || "nothing"}   ${T.refused ? "REFUSED: "+T.refused : ""}`;
   },
   series: [
