@@ -17,8 +17,8 @@ from visuomotor.control.arm.kinematics import FINGER_TIPS_M, link_frames
 FOOT, TOOL = -1, JOINTS  # frames beside those of the joints, 0 to 6
 BALL_SPACING_M = 0.06  # along a capsule; the balls are a little larger, so that nothing shows between them
 BIN_WALL_M = 0.006  # outside of a bin's inner size; its floor is as thick
-TIP_LENGTH_M = 0.0072  # of the fingers, beyond the point between their pads
-TIP_HALF_WIDTHS_M = (0.010, 0.067)  # of both fingers wide open, along x and y of the tool
+TIP_LENGTH_M = 0.0073  # of the fingers, beyond the point between their pads
+TIP_HALF_WIDTHS_M = (0.0105, 0.067)  # of both fingers wide open, along x and y of the tool
 
 
 class Capsule(NamedTuple):

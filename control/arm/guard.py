@@ -27,7 +27,7 @@ from visuomotor.control.arm.stopping import (
     StopMargins,
     StopPaths,
 )
-from visuomotor.control.supervision import Heartbeat, OperatorLatch
+from visuomotor.control.supervision import ROUNDING_S, Heartbeat, OperatorLatch
 
 EMERGENCY_STOP = "emergency_stop"
 DISENGAGED = "disengaged"
@@ -211,7 +211,7 @@ class ArmGuard:
         """The width nearest to that wanted; no closing on while the fingers have pressed too hard for too long."""
         inside = min(max(width_m, 0.0), LIMITS.gripper_width_m)
         self._overload_s = self._overload_s + dt_s if state.gripper_force_n > LIMITS.gripper_force_n else 0.0
-        if self._overload_s > self.settings.overload_s:
+        if self._overload_s > self.settings.overload_s + ROUNDING_S:
             inside = max(inside, min(state.gripper_width_m, LIMITS.gripper_width_m))
         if abs(width_m - inside) > self.settings.width_noise_m:
             causes.append(LIMIT_GRIPPER)

@@ -90,8 +90,8 @@ class StopPaths:
         near = rooms[:, :, OBSTACLES]
         fast = near[:, :-1] - near[:, 1:] > self._margins.contact_speed_mps * step_s[:, :, None] + SLACK
         broken[:, OBSTACLES] |= (fast & (near[:, 1:] < self._margins.near_m)).any(axis=1)
-        way = np.linalg.norm(np.diff(tool, axis=1), axis=2)
-        rushed = (way > self._tool_speed_mps * step_s + SLACK).any(axis=1)
+        way = np.linalg.norm(np.diff(tool, axis=1), axis=2)[:, ACTING_SAMPLES - 1 :]  # what was before is too late
+        rushed = (way > self._tool_speed_mps * step_s[:, ACTING_SAMPLES - 1 :] + SLACK).any(axis=1)
         return np.column_stack([broken, rushed])
 
     def _measure(self, path: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
