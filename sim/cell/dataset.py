@@ -32,7 +32,7 @@ from visuomotor.sim.shards import (
     write_image,
 )
 
-FOLDERS: dict[str, tuple[str, float]] = {"train": ("train", 0.84), "val": ("tune", 0.08), "test": ("evaluation", 0.08)}
+FOLDERS: dict[str, tuple[str, float]] = {"train": ("train", 10.0), "val": ("tune", 1.0), "test": ("evaluation", 1.0)}
 STILLS = 6  # of one episode: a look costs as much to build as two images
 
 

@@ -110,9 +110,16 @@ def _place(spec: PartSpec, x_m: float, y_m: float, turn: np.ndarray, floor_m: fl
 
 
 def _overlap(one: Placed, other: Placed) -> bool:
+    """Whether two footprints meet: no edge of either has the other one wholly outside."""
     if np.hypot(*(one.position_m - other.position_m)[:2]) > 0.16:  # farther than two of the longest parts reach
         return False
-    return bool(cv2.intersectConvexConvex(one.footprint_m, other.footprint_m)[0] > 0.0)
+    for hull, points in ((one.footprint_m, other.footprint_m), (other.footprint_m, one.footprint_m)):
+        edge = np.roll(hull, -1, axis=0) - hull
+        normal = np.stack([edge[:, 1], -edge[:, 0]], axis=1)
+        own, theirs = hull @ normal.T, points @ normal.T  # [point, edge]
+        if ((own.max(axis=0) < theirs.min(axis=0)) | (own.min(axis=0) > theirs.max(axis=0))).any():
+            return False
+    return True
 
 
 def _orientation(spec: PartSpec, rng: np.random.Generator) -> np.ndarray:
