@@ -96,9 +96,10 @@ class LstmForecaster:
         task: PerceptionTask | None = None,
     ) -> None:
         if task is not None and bundle.meta.class_names != task.task.class_names:
+            wanted, got = list(task.task.class_names), list(bundle.meta.class_names)
             raise BundleError(
-                f"{bundle.path}: made for the task {bundle.meta.task!r}: class_names: expected {list(task.task.class_names)} of the "
-                f"task {task.name!r}, got {list(bundle.meta.class_names)}"
+                f"{bundle.path}: made for the task {bundle.meta.task!r}: class_names: expected {wanted} of the task "
+                f"{task.name!r}, got {got}"
             )
         self.bundle = bundle
         self.history_samples = int(bundle.get_extra("history_steps", int))

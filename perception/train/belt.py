@@ -1,4 +1,4 @@
-"""Shifts of a picking cell without pixels: parts ride by, an arm takes some, tracker and forecaster look on."""
+"""Shifts of an arm's cell without pixels: parts ride by, an arm takes some, tracker and forecaster look on."""
 
 from __future__ import annotations
 

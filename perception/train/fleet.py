@@ -1,4 +1,4 @@
-"""Simulated cars that drive themselves on truth, to look at traffic from: episodes for tracker and forecaster."""
+"""Simulated cars that steer themselves on truth, to look at traffic from: episodes for tracker and forecaster."""
 
 from __future__ import annotations
 

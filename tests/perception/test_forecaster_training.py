@@ -267,7 +267,7 @@ def test_intervals_resample_groups_and_manoeuvres_are_split() -> None:
     one = interval(values, group)
     assert one["low"] < 1.0 < one["high"]
     assert one["high"] - one["low"] < 0.06
-    out = by_manoeuvre({"ade_m": values}, np.where(np.arange(400) < 100, 1, 0), group)
+    out = by_manoeuvre({"ade_m": values}, np.where(np.arange(400) < 100, 1, 0), group, MANOEUVRES)
     assert set(out) == {"all", "straight", "lane_change"}
     assert out["lane_change"]["ade_m"]["n"] == 100
     assert np.isnan(interval(np.zeros(0), np.zeros(0))["mean"])
