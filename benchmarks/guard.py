@@ -55,7 +55,8 @@ PARTS = {  # of modules that serve others, too: what the guard stands on
         "LaneKeeping",
         "stopping_distance",
     ),
-    "inputs": ("inputs_from_messages", "_find_nearest"),
+    "inputs": ("inputs_from_messages",),
+    "slots": ("TrackSlots", "find_nearest"),
 }
 TARGETS = tuple(
     mutation.Target(f"visuomotor.control.{name}", ROOT / f"control/{name}.py", PARTS.get(name, ()))

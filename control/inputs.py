@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from visuomotor.control.slots import TrackSlots
 from visuomotor.messages.schema import Forecast, Route, Tracks, VehicleState
 
 if TYPE_CHECKING:
@@ -85,19 +86,9 @@ def inputs_from_messages(
     if points.ndim != 2 or points.shape[0] < 2 or points.shape[1] != 2:
         raise ValueError(f"route.odom_reference_m: expected shape (P >= 2, 2), got {points.shape}")
     here = np.array([vehicle_state.odom_x_m, vehicle_state.odom_y_m], np.float32)
-    keep = np.array([], np.intp) if tracks is None else _find_nearest(tracks.odom_position_m, here)
-    n = len(keep)
-
-    def slots(field: str, *tail: int, dtype: type = np.float32) -> np.ndarray:
-        out: np.ndarray = np.zeros((1, AGENTS_MAX, *tail), dtype)
-        if tracks is not None:
-            out[:, :n] = getattr(tracks, field)[keep]
-        return out
-
+    slots = TrackSlots(tracks, here, AGENTS_MAX)
     alive = tuple(cameras if cameras is not None else (tracks.cameras if tracks is not None else ()))
-    track_id, position = slots("track_id", dtype=np.int64), slots("odom_position_m", 2)
-    (ids,), (places,) = track_id, position
-    forecast_m, probability = _match(forecast, ids[:n], places)
+    forecast_m, probability = slots.match(forecast)
     return DriveInputs(
         speed_mps=np.array([vehicle_state.speed_mps]),
         acceleration_mps2=np.array([vehicle_state.acceleration_mps2]),
@@ -109,14 +100,14 @@ def inputs_from_messages(
         lane_width_m=np.array([route.lane_width_m]),
         speed_limit_mps=np.array([route.speed_limit_mps]),
         goal_distance_m=np.array([route.goal_distance_m]),
-        track_present=np.arange(AGENTS_MAX)[None] < n,
-        track_id=track_id,
-        class_id=slots("class_id", dtype=np.int64),
-        track_position_m=position,
-        track_velocity_mps=slots("odom_velocity_mps", 2),
-        track_heading_rad=slots("odom_heading_rad"),
-        track_size_m=slots("size_m", 2),
-        track_unseen_s=slots("unseen_s"),
+        track_present=slots.present,
+        track_id=slots.fill("track_id", dtype=np.int64),
+        class_id=slots.fill("class_id", dtype=np.int64),
+        track_position_m=slots.fill("odom_position_m", 2),
+        track_velocity_mps=slots.fill("odom_velocity_mps", 2),
+        track_heading_rad=slots.fill("odom_heading_rad"),
+        track_size_m=slots.fill("size_m", 2),
+        track_unseen_s=slots.fill("unseen_s"),
         forecast_m=forecast_m,
         forecast_probability=probability,
         last_action_norm=np.asarray(last_action_norm, np.float32).reshape(1, 2),
@@ -124,27 +115,3 @@ def inputs_from_messages(
         route_spacing_m=float(route.spacing_m),
         forecast_step_s=0.2 if forecast is None else float(forecast.step_s),
     )
-
-
-def _find_nearest(position_m: np.ndarray, here_m: np.ndarray) -> np.ndarray:
-    """Rows of the at most 32 nearest positions, in the order they are in; of equally near ones the first."""
-    away = ((np.asarray(position_m, np.float32) - here_m) ** 2).sum(axis=1)
-    return np.sort(np.lexsort((away,))[:AGENTS_MAX])
-
-
-def _match(forecast: Forecast | None, ids: np.ndarray, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Forecast rows in the order of the tracks: [1, N, K, T, 2] and [1, N, K]."""
-    if forecast is None or forecast.probability.shape[-1] == 0:
-        return np.zeros((1, AGENTS_MAX, 0, 0, 2), np.float32), np.zeros((1, AGENTS_MAX, 0), np.float32)
-    _, k, steps, _ = forecast.odom_position_m.shape
-    out = np.zeros((1, AGENTS_MAX, k, steps, 2), np.float32)
-    probability = np.zeros((1, AGENTS_MAX, k), np.float32)
-    row = {int(track): index for index, track in enumerate(forecast.track_id)}
-    for slot, track in enumerate(ids):
-        index = row.get(int(track))
-        if index is None:
-            out[0, slot] = position[slot]
-        else:
-            out[0, slot] = forecast.odom_position_m[index]
-            probability[0, slot] = forecast.probability[index]
-    return out, probability

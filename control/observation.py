@@ -5,16 +5,14 @@ Simulation, training and vehicle all use it; the hash of the table is stored wit
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
 from visuomotor.control.car_following import idm_acceleration
 from visuomotor.control.inputs import CAMERA_NAMES, DriveInputs, inputs_from_messages
 from visuomotor.control.kinematics import bicycle_slip_rad, curve_acceleration
+from visuomotor.control.layout import Feature, ObservationLayout, make_features
 from visuomotor.control.scene import BODY, FORECAST_HORIZONS_S, LEFT, RANGE_M, RIGHT, Scene
 from visuomotor.messages.schema import CAR, CONE, CYCLIST, PEDESTRIAN, TRUCK
 
@@ -33,22 +31,8 @@ HAZARD_RANGE_M = 70.0
 OTHER_RANGE_M = 60.0
 
 
-@dataclass(frozen=True)
-class Feature:
-    """One number of the observation."""
-
-    name: str
-    unit: str
-    low: float
-    high: float
-
-
 def _features() -> Iterator[Feature]:
-    def make(prefix: str, *rows: tuple[str, str, float, float]) -> Iterator[Feature]:
-        for name, unit, low, high in rows:
-            yield Feature(prefix + name, unit, low, high)
-
-    yield from make(
+    yield from make_features(
         "ego_",
         ("speed", "m/s", 0.0, 30.0),
         ("speed_limit", "m/s", 0.0, 30.0),
@@ -73,9 +57,9 @@ def _features() -> Iterator[Feature]:
         ("body_idm_acceleration", "m/s2", -8.0, 2.0),
         ("forecast_present", "", 0.0, 1.0),
     )
-    yield from make("", *((f"curvature_{distance:.0f}m", "1/m", -0.06, 0.06) for distance in PREVIEW_M))
+    yield from make_features("", *((f"curvature_{distance:.0f}m", "1/m", -0.06, 0.06) for distance in PREVIEW_M))
     for lane in LANES:
-        yield from make(
+        yield from make_features(
             f"{lane}_",
             ("exists", "", 0.0, 1.0),
             ("leader_present", "", 0.0, 1.0),
@@ -99,7 +83,7 @@ def _features() -> Iterator[Feature]:
             *((f"forecast_gap_{horizon:.1f}s", "m", 0.0, RANGE_M) for horizon in FORECAST_HORIZONS_S),
         )
     for index in range(HAZARDS):
-        yield from make(
+        yield from make_features(
             f"hazard{index}_",
             ("present", "", 0.0, 1.0),
             ("ahead", "m", HAZARD_BEHIND_M, HAZARD_RANGE_M),
@@ -113,7 +97,7 @@ def _features() -> Iterator[Feature]:
             ("yield_acceleration", "m/s2", -8.0, 0.0),
         )
     for index in range(OTHERS):
-        yield from make(
+        yield from make_features(
             f"other{index}_",
             ("present", "", 0.0, 1.0),
             ("ahead", "m", -OTHER_RANGE_M, OTHER_RANGE_M),
@@ -124,52 +108,10 @@ def _features() -> Iterator[Feature]:
             ("path_probability", "", 0.0, 1.0),
             ("unseen", "s", 0.0, 2.0),
         )
-    yield from make("", *((f"{name}_present", "", 0.0, 1.0) for name in CAMERA_NAMES))
+    yield from make_features("", *((f"{name}_present", "", 0.0, 1.0) for name in CAMERA_NAMES))
 
 
-@dataclass(frozen=True)
-class ObservationLayout:
-    """Names, units and ranges of the observation, in order."""
-
-    features: tuple[Feature, ...]
-
-    @property
-    def size(self) -> int:
-        """D, the number of features."""
-        return len(self.features)
-
-    @cached_property
-    def names(self) -> tuple[str, ...]:
-        """Name of each feature; a lateral quantity is left positive."""
-        return tuple(feature.name for feature in self.features)
-
-    @cached_property
-    def units(self) -> tuple[str, ...]:
-        """SI unit of each feature, empty for a share or a flag."""
-        return tuple(feature.unit for feature in self.features)
-
-    @cached_property
-    def low(self) -> np.ndarray:
-        """Least value, float32 [D]."""
-        return np.array([feature.low for feature in self.features], np.float32)
-
-    @cached_property
-    def high(self) -> np.ndarray:
-        """Greatest value, float32 [D]."""
-        return np.array([feature.high for feature in self.features], np.float32)
-
-    @cached_property
-    def hash(self) -> str:
-        """Hex digest of version, names, order, units and ranges."""
-        rows = [f"{f.name}|{f.unit}|{f.low!r}|{f.high!r}" for f in self.features]
-        return hashlib.sha256("\n".join([f"version {LAYOUT_VERSION}", *rows]).encode()).hexdigest()
-
-    def index(self, name: str) -> int:
-        """Column of a feature."""
-        return self.names.index(name)
-
-
-LAYOUT = ObservationLayout(tuple(_features()))
+LAYOUT = ObservationLayout(tuple(_features()), LAYOUT_VERSION)
 
 
 def observe(inputs: DriveInputs) -> np.ndarray:

@@ -9,8 +9,8 @@ import numpy as np
 
 from visuomotor.control.action import ACTION_SIZE, decode, limit_command
 from visuomotor.control.inputs import inputs_from_messages
+from visuomotor.control.network import read_config
 from visuomotor.control.policy import Policy, load_policy
-from visuomotor.deploy.runtime.tuning import read_tuning
 from visuomotor.messages.node import Input, Inputs, Tick
 from visuomotor.messages.schema import (
     Episode,
@@ -83,10 +83,4 @@ class PolicyNode:
 
 def create(config: dict[str, Any]) -> PolicyNode:
     """Node from ``policy`` (bundle, "idm", "random"), ``device``, ``threads``, ``runtime``. ValueError: wrong key."""
-    known = {"policy", "device", "threads", "runtime"}
-    unknown = set(config) - known
-    if unknown or not config.get("policy"):
-        what = f"unknown key {sorted(unknown)[0]!r}" if unknown else "key 'policy' is missing"
-        raise ValueError(f"policy: {what}; expected {', '.join(sorted(known))}")
-    device, threads = str(config.get("device", "auto")), int(config.get("threads", 1))
-    return PolicyNode(load_policy(config["policy"], device, threads, read_tuning(config.get("runtime"))))
+    return PolicyNode(load_policy(*read_config(config)))

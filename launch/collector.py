@@ -7,7 +7,7 @@ from collections import Counter, defaultdict, deque
 import numpy as np
 
 from visuomotor.launch.evaluate.latency import Latency
-from visuomotor.launch.evaluate.metrics import DriveMetrics
+from visuomotor.launch.evaluate.metrics import make_metrics
 from visuomotor.launch.evaluate.score import percentiles
 from visuomotor.launch.recording import RECORDER
 from visuomotor.launch.report.capture import EpisodeCapture
@@ -57,10 +57,10 @@ class NodeStatus:
 class EpisodeCollector:
     """Messages of one episode in order of ticks."""
 
-    def __init__(self, seed: int, index: int, capture: EpisodeCapture | None, view: LiveView | None) -> None:
+    def __init__(self, kind: str, seed: int, index: int, capture: EpisodeCapture | None, view: LiveView | None) -> None:
         self.seed = seed
         self.index = index
-        self.metrics = DriveMetrics()
+        self.metrics = make_metrics(kind)
         self.capture = capture
         self.published: Counter[str] = Counter()
         self._times_ns: dict[str, tuple[int, int]] = {}
@@ -119,7 +119,8 @@ class EpisodeCollector:
 class RunCollector:
     """All episodes of a run."""
 
-    def __init__(self, nodes: list[str], *, capture: bool, view: LiveView | None) -> None:
+    def __init__(self, kind: str, nodes: list[str], *, capture: bool, view: LiveView | None) -> None:
+        self.kind = kind  # task, or kind of profile
         self.nodes = {name: NodeStatus() for name in nodes}
         self.latency = Latency()
         self.episodes: list[EpisodeCollector] = []
@@ -129,7 +130,7 @@ class RunCollector:
     def begin(self, seed: int, index: int) -> EpisodeCollector:
         """A collector for the next episode."""
         capture = EpisodeCapture(seed) if self._capture else None
-        self.episodes.append(EpisodeCollector(seed, index, capture, self._view))
+        self.episodes.append(EpisodeCollector(self.kind, seed, index, capture, self._view))
         return self.episodes[-1]
 
     def add(self, received: Received) -> None:
@@ -148,7 +149,7 @@ class RunCollector:
         self.episodes[-1].finish()
         captures = [e for e in self.episodes if e.capture is not None and e.capture.ticks]
         if len(captures) > CAPTURES_MAX:
-            good = [e for e in captures[1:] if e.metrics.end == "goal"]
+            good = [e for e in captures[1:] if e.metrics.success]
             drop = good[-1] if good else captures[-1]
             drop.capture = None
 

@@ -42,7 +42,7 @@ class DiskWatch:
             return ""
         if self.low:
             return (
-                f"{self._folder}: {free / 1e6:.0f} MB free on its disk; logs and results may be lost, the drive goes on"
+                f"{self._folder}: {free / 1e6:.0f} MB free on its disk; logs and results may be lost, the run goes on"
             )
         return f"{self._folder}: {free / 1e6:.0f} MB free on its disk again"
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from visuomotor.launch.collector import RunCollector
+from visuomotor.launch.evaluate.metrics import make_metrics
 from visuomotor.launch.notify import ServiceManager
 from visuomotor.messages.schema import Truth
 
@@ -34,6 +35,7 @@ class LiveTable:
         self._service = service or ServiceManager()
         self._collector = collector
         self._episodes = episodes
+        self._describe = make_metrics(collector.kind).progress
         self._title = title
         self._live: Live | None = None
         self._due_s = 0.0
@@ -90,8 +92,7 @@ class LiveTable:
         text = f"episode {number}/{self._episodes}, seed {seed}"
         truth = self.truth
         if truth is not None:
-            text += f": {truth.progress_m:.0f} of {truth.route_length_m:.0f} m, {truth.speed_mps * 3.6:.0f} km/h"
-            text += f", {truth.header.tick / 10:.1f} s"
+            text += f": {self._describe(truth)[0]}, {truth.header.tick / 10:.1f} s"
         return text
 
     def _service_text(self) -> str:
@@ -123,6 +124,5 @@ class LiveTable:
                 f"{spread['p99']:.1f}",
                 str(node.missed),
             )
-        done = self.truth.progress_m if self.truth is not None else 0.0
-        whole = max(1.0, self.truth.route_length_m) if self.truth is not None else 1.0
-        return Group(table, Text(self._progress_text()), ProgressBar(total=whole, completed=min(done, whole), width=60))
+        done = self._describe(self.truth)[1] if self.truth is not None else 0.0
+        return Group(table, Text(self._progress_text()), ProgressBar(total=1.0, completed=done, width=60))

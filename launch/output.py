@@ -1,4 +1,4 @@
-"""Standard output of a run's processes, so that neither a full disk nor a flood of lines ends a drive.
+"""Standard output of a run's processes, so that neither a full disk nor a flood of lines ends a run.
 
 A node writes straight into its log file: what native code or a crash says arrives there too, and nobody's death or
 hang blocks the writer. The node itself watches the size of its log and begins a new one when it is full.

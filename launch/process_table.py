@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import msgspec
 
 from visuomotor.launch.profile import CanBus, Profile
+from visuomotor.launch.tasks import VEHICLE as VEHICLE_KIND
+from visuomotor.launch.tasks import load
 from visuomotor.messages.node import Node
 
 SOURCE = "world"  # the node that closes the loop: simulator, or the vehicle's cameras
@@ -40,10 +41,11 @@ def make_table(profile: Profile, *, render: bool | None = None, run_dir: str = "
 
     ``render`` False leaves the cameras of the simulator off (default: on where something looks at them).
     """
-    cameras = tuple(profile.cameras)
+    parts, cameras = profile.parts, tuple(profile.cameras)
+    robot = (parts.task.state, parts.task.context)  # how it is, and what it is told to do
     looked_at = profile.perception.mode == "real" if render is None else render
-    frames = cameras if looked_at or profile.task == "vehicle" else ()
-    source = _make_cameras(profile, run_dir) if profile.task == "vehicle" else _make_world(profile, frames)
+    frames = cameras if looked_at or profile.task == VEHICLE_KIND else ()
+    source = _make_cameras(profile, run_dir) if profile.task == VEHICLE_KIND else _make_world(profile, frames)
     behind_can = [] if profile.can is None else [_make_can_vehicle(profile, profile.can, run_dir)]
     mode = profile.perception.mode
     sees = {"real": cameras, "truth": ("truth",), "blind": ()}[mode]
@@ -54,6 +56,7 @@ def make_table(profile: Profile, *, render: bool | None = None, run_dir: str = "
             name="perception",
             module="visuomotor.perception.node:create",
             config={
+                "task": parts.name,
                 "cameras": profile.camera_files,
                 "detector": profile.perception.detector,
                 "forecaster": profile.perception.forecaster,
@@ -62,35 +65,36 @@ def make_table(profile: Profile, *, render: bool | None = None, run_dir: str = "
                 "threads": profile.threads,
                 "runtime": profile.runtime.model_dump(),
             },
-            inputs=(*sees, "vehicle_state"),
+            inputs=(*sees, parts.task.state),
             outputs=(*(("detections",) if mode == "real" else ()), "tracks", "forecast"),
         ),
         NodeSpec(
             name="policy",
-            module="visuomotor.control.policy_node:create",
+            module=parts.policy,
             config={
                 "policy": profile.policy,
                 "device": profile.device,
                 "threads": profile.threads,
                 "runtime": profile.runtime.model_dump(),
             },
-            inputs=("vehicle_state", "route", "tracks", "forecast"),
+            inputs=(*robot, "tracks", "forecast"),
             outputs=("policy_command",),
         ),
         NodeSpec(
             name="guard",
-            module="visuomotor.control.guard_node:create",
+            module=parts.guard,
             config={"enabled": profile.guard},
-            inputs=("policy_command", "vehicle_state", "route", "tracks", "operator"),
+            inputs=("policy_command", *robot, "tracks", "operator"),
             outputs=("command",),
             # Nobody knows why it died: a real car, or one with a driver, stands until a person resets the guard.
-            restarted={"start_latched": True} if profile.task == "vehicle" or profile.can is not None else {},
+            restarted={"start_latched": True} if profile.task == VEHICLE_KIND or profile.can is not None else {},
         ),
     ]
 
 
 def _make_world(profile: Profile, frames: tuple[str, ...]) -> NodeSpec:
-    config = {
+    parts = profile.parts
+    config: dict[str, Any] = {
         "suite": profile.suite,
         "split": profile.split,
         "cameras": profile.camera_files,
@@ -101,17 +105,19 @@ def _make_world(profile: Profile, frames: tuple[str, ...]) -> NodeSpec:
         can = profile.can.model_dump()
         return NodeSpec(
             name=SOURCE,
-            module="visuomotor.sim.can_plant:create",
+            module=parts.can_world,
             config={**config, "driver": can.pop("driver"), "can": can},
             inputs=(),
-            outputs=(*frames, "route", "truth"),
+            outputs=(*frames, parts.task.context, "truth"),
         )
+    if parts.takes_orders:
+        config |= {"order": profile.order, "order_changes": [change.model_dump() for change in profile.order_changes]}
     return NodeSpec(
         name=SOURCE,
-        module="visuomotor.sim.node:create",
+        module=parts.world,
         config=config,
-        inputs=("command",),
-        outputs=(*frames, "vehicle_state", "route", "truth"),
+        inputs=parts.world_inputs,
+        outputs=(*frames, parts.task.state, parts.task.context, "truth"),
     )
 
 
@@ -124,7 +130,7 @@ def _make_can_vehicle(profile: Profile, can: CanBus, run_dir: str) -> NodeSpec:
     return NodeSpec(
         name=VEHICLE,
         module="visuomotor.deploy.vehicle.can_node:create",
-        config={**can.model_dump(exclude={"driver"}), **outputs, "stop_at_goal": profile.task == "vehicle"},
+        config={**can.model_dump(exclude={"driver"}), **outputs, "stop_at_goal": profile.task == VEHICLE_KIND},
         inputs=("command", "route"),
         outputs=("vehicle_state", "operator"),
     )
@@ -154,7 +160,7 @@ def create_node(spec: NodeSpec) -> Node:
     """Import the module and make the node. Raises ValueError that names the node when the module string is wrong."""
     module, _, factory = spec.module.partition(":")
     try:
-        create = getattr(importlib.import_module(module), factory)
+        create = load(spec.module)
     except ModuleNotFoundError as error:
         if error.name != module:  # a dependency of the module is missing: that message is the better one
             raise

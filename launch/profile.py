@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import pydantic
 
 from visuomotor.deploy.runtime.tuning import read_tuning
+from visuomotor.launch.tasks import KINDS, VEHICLE, TaskParts, load, parts_of
 from visuomotor.messages.camera import load_camera
 from visuomotor.messages.keys import HOST_NAME
 from visuomotor.messages.network import CURVE, PLAIN, Encryption, assign_ports, check_address
@@ -15,7 +16,6 @@ from visuomotor.messages.services import SERVICES
 from visuomotor.messages.yaml_file import YamlError, load_yaml
 
 PROFILES = Path(__file__).parent / "profiles"
-BASELINE_POLICIES = ("idm", "random")
 STRAIGHT = "straight"
 BASELINE_FORECASTERS = ("cv", "kalman", "none")
 
@@ -74,7 +74,7 @@ class Press(_Strict):
 class CanBus(_Strict):
     """The CAN bus that the car is behind, opened by python-can; ``options`` are its interface's own.
 
-    In task 'drive' the simulated car is behind it, and in task 'vehicle' with ``visuomotor launch car``: the ``driver``
+    In simulation the simulated car is behind it, and in task 'vehicle' with ``visuomotor launch car``: the ``driver``
     who presses buttons is theirs.
     """
 
@@ -86,6 +86,13 @@ class CanBus(_Strict):
     navigation: bool = True  # the pose is that of POSITION and HEADING
     dry_run: bool = False  # True: no COMMAND is sent; commands.csv in the run's folder says what it would have been
     driver: tuple[Press, ...] = ()
+
+
+class OrderChange(_Strict):
+    """Another order in the middle of an episode."""
+
+    at_s: float = pydantic.Field(ge=0.0)
+    text: str = pydantic.Field(min_length=1)
 
 
 Device = Literal["auto", "cpu", "cuda", "tensorrt"]
@@ -153,8 +160,8 @@ class Timeouts(_Strict):
 class Profile(_Strict):
     """One run's configuration; ``source`` is the file it came from."""
 
-    source: Path = PROFILES / "drive.yaml"
-    task: Literal["drive", "vehicle"]
+    source: Path
+    task: str  # a task, or "vehicle": the robot of a task outside the simulator
     suite: str
     split: Literal["train", "tune", "evaluation"] = "evaluation"
     clock: Literal["lockstep", "realtime"] = "lockstep"
@@ -172,7 +179,16 @@ class Profile(_Strict):
     hosts: Hosts | None = None  # None: all on one
     sources: dict[str, Source] = {}  # of task vehicle, by camera
     route: str = STRAIGHT  # or a file of waypoints, relative to this one
+    order: str = ""  # where the task takes orders: what to do in place of the suite's own
+    order_changes: tuple[OrderChange, ...] = ()
     timeouts: Timeouts = Timeouts()
+
+    @pydantic.field_validator("task")
+    @classmethod
+    def _task_is_known(cls, task: str) -> str:
+        if task not in KINDS:
+            raise ValueError(f"expected one of {', '.join(KINDS)}, got {task!r}")
+        return task
 
     @pydantic.field_validator("cameras")
     @classmethod
@@ -189,7 +205,7 @@ class Profile(_Strict):
         if self.perception.mode == "real" and set(self.perception.detector) != set(self.cameras):
             cameras, detectors = sorted(self.cameras), sorted(self.perception.detector)
             raise ValueError(f"perception.detector: expected one for each of {cameras}, got {detectors}")
-        if self.task == "vehicle":
+        if self.task == VEHICLE:
             if self.perception.mode != "real":
                 raise ValueError(f"perception.mode: on a vehicle there is only 'real', got '{self.perception.mode}'")
             if self.clock != "realtime":
@@ -201,10 +217,25 @@ class Profile(_Strict):
             for key, default in (("vehicle", None), ("sources", {}), ("route", STRAIGHT)):
                 if getattr(self, key) != default:
                     raise ValueError(f"{key}: only for task 'vehicle', not '{self.task}'")
+        self._check_orders()
         read_tuning(self.runtime.model_dump()).check(self.device)
+        if self.can is not None and not self.parts.can_world:
+            raise ValueError(f"can: there is no {self.parts.robot} behind a CAN bus")
         if self.can is not None and self.clock != "realtime":
             raise ValueError(f"clock: a CAN bus has only 'realtime', got '{self.clock}'")
         return self
+
+    def _check_orders(self) -> None:
+        """Orders of a task that takes them, by its own reading of their text."""
+        texts = {"order": self.order} if self.order else {}
+        texts |= {f"order_changes.{i}.text": change.text for i, change in enumerate(self.order_changes)}
+        for key, text in texts.items():
+            if not self.parts.takes_orders:
+                raise ValueError(f"{key}: task '{self.task}' takes no orders")
+            try:
+                load(self.parts.check_order)(text)
+            except ValueError as error:
+                raise ValueError(f"{key}: {str(error).removeprefix('order: ')}") from error
 
     def _check_vehicle(self) -> None:
         """Sources, route and what is assumed, of a task 'vehicle'."""
@@ -223,6 +254,11 @@ class Profile(_Strict):
         if self.vehicle is not None and (self.vehicle.speed_mps is None) is (self.can is None):
             expected = "required without can" if self.can is None else "comes over CAN, nothing is assumed"
             raise ValueError(f"vehicle.speed_mps: {expected}")
+
+    @property
+    def parts(self) -> TaskParts:
+        """What is run for the task."""
+        return parts_of(self.task)
 
     @property
     def camera_files(self) -> list[str]:
@@ -272,7 +308,7 @@ class Profile(_Strict):
 
 
 def load_profile(path: str | Path) -> Profile:
-    """Read a profile given by file, or a shipped one by name ("drive", "vehicle-video"), with its calibrations.
+    """Read a profile given by file, or a shipped one by name ("car", "vehicle-video"), with its calibrations.
 
     Raises ProfileError (or ValueError of ``messages.camera``) that names the file, the key and what was expected.
     """

@@ -10,7 +10,7 @@ from pathlib import Path
 from visuomotor.deploy.record.reader import Recording
 from visuomotor.deploy.runtime.bundle import Bundle
 from visuomotor.deploy.runtime.device import check_device
-from visuomotor.launch.evaluate.metrics import DriveMetrics
+from visuomotor.launch.evaluate.metrics import Metrics, make_metrics
 from visuomotor.launch.evaluate.score import Score, provenance
 from visuomotor.launch.profile import Profile
 from visuomotor.launch.replay import Comparison, replay
@@ -30,7 +30,7 @@ def replay_and_report(
     check_device(profile.device)
     changed = profile.override(**replaced)
     bundles = check_bundles(changed)
-    collector = _Collector(_seeds(recording)) if report is not None else None
+    collector = _Collector(profile.task, _seeds(recording)) if report is not None else None
     result = replay(recording, profile, replaced, collector.add if collector is not None else None)
     result.notes += other_bundles(recording, check_bundles(profile))
     if report is not None and collector is not None:
@@ -61,10 +61,11 @@ def _seeds(recording: Recording) -> list[int]:
 class _Collector:
     """Episodes of a replay, for the report."""
 
-    def __init__(self, seeds: list[int]) -> None:
+    def __init__(self, kind: str, seeds: list[int]) -> None:
+        self._kind = kind
         self._seeds = seeds
         self.captures: dict[int, EpisodeCapture] = {}
-        self.metrics: dict[int, DriveMetrics] = {}
+        self.metrics: dict[int, Metrics] = {}
         self.has_truth = False
 
     def add(self, episode: int, tick: int, messages: Mapping[str, Message]) -> None:
@@ -72,7 +73,7 @@ class _Collector:
         if episode not in self.captures:
             seed = self._seeds[episode] if episode < len(self._seeds) else episode
             self.captures[episode] = EpisodeCapture(seed)
-            self.metrics[episode] = DriveMetrics()
+            self.metrics[episode] = make_metrics(self._kind)
         self.captures[episode].add(tick, messages)
         self.metrics[episode].add(dict(messages))
         self.has_truth = self.has_truth or any(isinstance(message, Truth) for message in messages.values())
@@ -101,7 +102,7 @@ def _write_report(folder: Path, profile: Profile, bundles: Mapping[str, Bundle],
         guard=profile.guard,
         forecaster=profile.perception.forecaster,
         episodes=rows,
-        assumed=["a replay: the car went as it was recorded, whatever these commands say"],
+        assumed=[f"a replay: the {profile.parts.robot} went as it was recorded, whatever these commands say"],
         provenance=provenance({name: bundle.digest for name, bundle in bundles.items()}),
     ).finish()
     cameras = {name: load_camera(Path(f)) for name, f in zip(profile.cameras, profile.camera_files, strict=True)}

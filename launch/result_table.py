@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from rich.console import Console
 from rich.table import Table
 
+from visuomotor.launch.evaluate.metrics import Column, measures_of
 from visuomotor.launch.evaluate.score import Score
 
 LATENCY_KEY = "camera_to_command"
@@ -40,7 +44,8 @@ def print_result(score: Score, console: Console | None = None, *, per_episode: b
 def _episode_table(score: Score) -> Table:
     title = f"{score.task} {score.suite}: policy {score.policy}, perception {score.perception}"
     table = Table(title=title, min_width=60)
-    for name in ("seed", "end", "time s", "speed m/s", "route %", "min TTC s", "guard ticks"):
+    columns = measures_of(score.task).columns
+    for name in ("seed", "end", "time s", *(column.title for column in columns), "guard ticks"):
         table.add_column(name, justify="left" if name == "end" else "right")
     for row in score.episodes:
         end = str(row["end"]) + (f": {row['fault_node']}" if row.get("fault_node") else "")
@@ -48,9 +53,7 @@ def _episode_table(score: Score) -> Table:
             str(row["seed"]),
             end,
             f"{row['duration_s']:.1f}",
-            _number(row.get("mean_speed_mps"), 1),
-            _number(row.get("route_completion"), 0, 100.0),
-            _number(row.get("min_ttc_s"), 1),
+            *(_cell(row, column) for column in columns),
             str(row.get("guard_ticks", 0)),
         )
     return table
@@ -66,5 +69,9 @@ def _summary_table(score: Score) -> Table:
     return table
 
 
-def _number(value: float | None, digits: int, scale: float = 1.0) -> str:
-    return "-" if value is None else f"{value * scale:.{digits}f}"
+def _cell(row: Mapping[str, Any], column: Column) -> str:
+    value = row.get(column.key)
+    if value is None:
+        return "-"
+    text = f"{value * column.scale:.{column.digits}f}"
+    return f"{text}/{row[column.of]}" if column.of else text

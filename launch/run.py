@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from visuomotor.deploy.runtime.bundle import Bundle, Kind, load_bundle
+from visuomotor.deploy.runtime.bundle import Bundle, BundleError, Kind, load_bundle
 from visuomotor.deploy.runtime.device import check_device
 from visuomotor.launch.collector import RunCollector
 from visuomotor.launch.disk import DiskWatch, explain_disk_error
@@ -25,11 +25,13 @@ from visuomotor.launch.live_table import LiveTable
 from visuomotor.launch.notify import find_service_manager
 from visuomotor.launch.output import lossy_output
 from visuomotor.launch.process_table import make_table
-from visuomotor.launch.profile import BASELINE_FORECASTERS, BASELINE_POLICIES, Profile
+from visuomotor.launch.profile import BASELINE_FORECASTERS, Profile
 from visuomotor.launch.recording import RECORDER, check_recording, describe_recording, describe_run, make_recorder
 from visuomotor.launch.result_table import print_result
 from visuomotor.launch.run_folders import Keep, remove_old_runs
+from visuomotor.launch.standstill import choose_gauge
 from visuomotor.launch.supervisor import OPERATOR, Fault, Outcome, Supervisor
+from visuomotor.launch.tasks import VEHICLE
 from visuomotor.messages.bus import Received
 from visuomotor.messages.camera import CameraModel, load_camera
 from visuomotor.messages.digest import episode_digest
@@ -38,7 +40,7 @@ from visuomotor.messages.schema import Episode, NodeHealth, Truth
 from visuomotor.messages.services import CONTROL_RATE_HZ
 
 RUNS = Path("runs")
-WATCHED = ("truth", "command", "policy_command", "vehicle_state", "route", "tracks", "forecast", "detections")
+WATCHED = ("truth", "command", "policy_command", "tracks", "forecast", "detections")
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,7 +74,7 @@ def launch(profile: Profile, options: Options) -> int:
     faults = parse_injections(options.inject, sends)
     _make_folders(options)
     check_recording(options.record, options.lossy)
-    view = _open_view() if options.view else None
+    view = _open_view(profile) if options.view else None
     service = find_service_manager()
     if service.listens:  # its watchdog sends this to a supervisor that hangs, which then says where
         faulthandler.register(signal.SIGQUIT, all_threads=True, chain=True)
@@ -86,14 +88,16 @@ def launch(profile: Profile, options: Options) -> int:
             facts = describe_run(profile, options.seeds, bundles)
             table.append(make_recorder(table, profile, options.record, options.lossy, facts, run_dir.path))
         frames = tuple(cameras) if wants_frames else ()
-        collector = RunCollector([spec.name for spec in table], capture=options.report is not None, view=view)
+        collector = RunCollector(
+            profile.task, [spec.name for spec in table], capture=options.report is not None, view=view
+        )
         supervisor = Supervisor(
             table,
             run_dir,
             clock=profile.clock,
             timeouts=profile.timeouts,
             faults=faults,
-            observe=(*WATCHED, *frames),
+            observe=(*WATCHED, profile.parts.task.state, profile.parts.task.context, *frames),
             service=service,
             goes_on=profile.restart != "never",
             hosts=plan,
@@ -120,10 +124,10 @@ def launch(profile: Profile, options: Options) -> int:
                         break
                     live.say(f"{fault.node} {fault.text}; dead nodes were started anew")
             elsewhere = supervisor.describe_hosts()
-            service.stopping("the drive has ended")
+            service.stopping("the run has ended")
         if options.record is not None:
             sys.stderr.write(describe_recording(run_dir.path, options.record, supervisor.lost.get(RECORDER, "")) + "\n")
-        if profile.task == "vehicle":
+        if profile.task == VEHICLE:
             _add_vehicle_counts(rows, run_dir.path)
         score = make_score(profile, collector, rows, bundles, faults)
         if plan is not None:
@@ -132,9 +136,11 @@ def launch(profile: Profile, options: Options) -> int:
         unwritten = _write(score, collector, cameras, options, run_dir.path)
         print_result(score)
         if fault is not None:
-            stood = "the car was braked to a stop" if rows[-1]["braked_to_stop"] else "the car was not seen to stop"
+            stood = "was braked to a stop" if rows[-1]["braked_to_stop"] else "was not seen to stop"
             where = f"log: {supervisor.processes.log_path(fault.node)}" if fault.node in collector.nodes else ""
-            sys.stderr.write(f"visuomotor: fault: {fault.node} {fault.text}; {stood}. {where}\n")
+            sys.stderr.write(
+                f"visuomotor: fault: {fault.node} {fault.text}; the {profile.parts.robot} {stood}. {where}\n"
+            )
         if unwritten:
             sys.stderr.write(f"visuomotor: results are lost: {unwritten}\n")
         asked_to_stop = service.listens and fault is not None and fault.node == OPERATOR
@@ -142,7 +148,7 @@ def launch(profile: Profile, options: Options) -> int:
 
 
 def _make_folders(options: Options) -> None:
-    """Make the folders of what will be written: a path that cannot be is found out before the drive."""
+    """Make the folders of what will be written: a path that cannot be is found out before the run."""
     for option, path in (("--report", options.report), ("--json", options.json_file and options.json_file.parent)):
         if path is not None:
             try:
@@ -152,15 +158,22 @@ def _make_folders(options: Options) -> None:
 
 
 def check_bundles(profile: Profile) -> dict[str, Bundle]:
-    """Every bundle that a run uses, verified; BundleError for the first that is missing, damaged or of another kind."""
+    """Every bundle that a run uses, verified.
+
+    Raises BundleError for the first that is missing, damaged, of another kind or made for another task.
+    """
     wanted: list[tuple[str, Kind]] = []
     if profile.perception.mode == "real":
         wanted += [(name, "detector") for name in dict.fromkeys(profile.perception.detector.values())]
     if profile.perception.forecaster not in BASELINE_FORECASTERS:
         wanted.append((profile.perception.forecaster, "forecaster"))
-    if profile.policy not in BASELINE_POLICIES:
+    if profile.policy not in profile.parts.baseline_policies:
         wanted.append((profile.policy, "policy"))
-    return {name: load_bundle(name, kind) for name, kind in wanted}
+    bundles = {name: load_bundle(name, kind) for name, kind in wanted}
+    for name, bundle in bundles.items():
+        if bundle.meta.task != profile.parts.name:
+            raise BundleError(f"{name}: bundle.json: task: expected '{profile.parts.name}', got '{bundle.meta.task}'")
+    return bundles
 
 
 def _run_episode(
@@ -182,9 +195,13 @@ def _run_episode(
     told: set[str] = set()
     pending = [(node, fault) for node, each in faults.items() for fault in each]
     begun: list[dict[str, Any]] = []
+    gauge = choose_gauge((profile.parts.task.state,))
+    motion: float | None = None
 
     def on_message(received: Received) -> None:
+        nonlocal motion
         collector.add(received)
+        motion = gauge.read(received.message) if received.service == gauge.services[0] else motion
         if isinstance(received.message, NodeHealth) and received.message.state != "fault":
             for note in {received.message.text} - told - {""}:
                 told.add(note)
@@ -196,14 +213,13 @@ def _run_episode(
             now_s = received.message.header.tick / CONTROL_RATE_HZ
             for node, fault in [(node, fault) for node, fault in pending if fault.start_s <= now_s]:
                 pending.remove((node, fault))
-                speed_mps = received.message.speed_mps
-                begun.append({"node": node, "fault": fault.text, "at_s": fault.start_s, "speed_mps": speed_mps})
+                begun.append({"node": node, "fault": fault.text, "at_s": fault.start_s, gauge.name: motion})
         live.update()
 
     outcome = supervisor.run_episode(episode, on_message)
     collector.finish_episode()
     row = current.metrics.result(seed, end=outcome.end if outcome.fault is not None else "")
-    if profile.task == "vehicle":
+    if profile.task == VEHICLE:
         row = _vehicle_row(row, outcome)
     if outcome.fault is not None:
         row |= {"fault_node": outcome.fault.node, "fault": outcome.fault.text, "braked_to_stop": outcome.stopped}
@@ -299,7 +315,8 @@ def _write_report(score: Score, collector: RunCollector, cameras: Mapping[str, C
     sys.stderr.write(f"report: {page}\n")
 
 
-def _open_view() -> Any:
+def _open_view(profile: Profile) -> Any:
+    from visuomotor.launch.report.parts import make_part
     from visuomotor.launch.report.view import LiveView
 
-    return LiveView()
+    return LiveView(make_part(profile.task), list(profile.cameras))

@@ -61,7 +61,7 @@ def _run(node: Any, job: Job, stop: threading.Event) -> None:
 
     if node.name != job.spec.name:
         raise RuntimeError(f"{job.spec.module}: made a node called '{node.name}', the table says '{job.spec.name}'")
-    if "command" in job.spec.inputs or "truth" in job.spec.outputs:  # what drives the car, or is it
+    if "command" in job.spec.inputs or "truth" in job.spec.outputs:  # what moves the robot, or is it
         record = "orphaned.json" if job.spec.name == SOURCE else f"orphaned_{job.spec.name}.json"
         node = LastStop(node, job.parent_pid, Path(job.run_dir) / record)
     run_node(node, job.place, stop=stop, join_timeout_s=job.join_timeout_s)
@@ -79,7 +79,10 @@ class LastStop:
         self._parent_pid = parent_pid
         self._record = record
         self._tick: Any = None
-        self._speed_mps = float("nan")
+        from visuomotor.launch.standstill import choose_gauge
+
+        self._gauge = choose_gauge(node.outputs)
+        self._motion = float("nan")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._node, name)
@@ -93,8 +96,12 @@ class LastStop:
         """As the node."""
         self._tick = tick
         sent: Mapping[str, Any] = self._node.step(tick, inputs)
-        self._speed_mps = getattr(sent.get("truth") or sent.get("vehicle_state"), "speed_mps", float("nan"))
+        self._motion = self._read(sent)
         return sent
+
+    def _read(self, sent: Mapping[str, Any]) -> float:
+        motion = self._gauge.read_first(sent)
+        return float("nan") if motion is None else motion
 
     def close(self) -> None:
         """Brake to a stop first when the supervisor has died during an episode."""
@@ -107,11 +114,11 @@ class LastStop:
     def _brake(self) -> None:
         from visuomotor.launch.evaluate.score import write_json
         from visuomotor.messages.node import Inputs, Sample, Tick
-        from visuomotor.messages.schema import Truth, VehicleState
+        from visuomotor.messages.schema import Truth
         from visuomotor.messages.stepper import TICK_NS
 
-        speed_mps, ended, ticks = float("nan"), "", 0
-        driven_mps, collided = self._speed_mps, False
+        motion, ended, ticks = float("nan"), "", 0
+        before, collided = self._motion, False
         died, tick, pace_s = self._tick.tick, self._tick, 0.0
         if tick.clock == "realtime":
             pace_s = TICK_NS * 1e-9
@@ -120,16 +127,14 @@ class LastStop:
             t_ns = time.monotonic_ns() if pace_s else tick.t_ns + TICK_NS
             tick, ticks = Tick(tick.episode, tick.tick + 1, t_ns, tick.clock), ticks + 1
             sent = self._node.step(tick, Inputs({source.service: Sample() for source in self._node.inputs}))
-            truth, state = sent.get("truth"), sent.get("vehicle_state")
-            if isinstance(truth, Truth):
-                speed_mps, ended, collided = truth.speed_mps, truth.end, truth.collision
-            elif isinstance(state, VehicleState):
-                speed_mps = state.speed_mps
-            if ended or speed_mps < 0.1 or getattr(self._node, "finished", False):
+            motion = self._read(sent)
+            if isinstance(truth := sent.get("truth"), Truth):
+                ended, collided = truth.end, truth.collision
+            if ended or self._gauge.stands(motion) or getattr(self._node, "finished", False):
                 break
-        data = {"end": "fault", "fault_node": "supervisor", "fault_tick": died, "fault_speed_mps": driven_mps}
-        data |= {"ticks_braked": ticks, "speed_mps": speed_mps, "world_end": ended, "collision": collided}
-        with contextlib.suppress(OSError):  # a full disk: the car stands, which is what matters
+        data = {"end": "fault", "fault_node": "supervisor", "fault_tick": died, f"fault_{self._gauge.name}": before}
+        data |= {"ticks_braked": ticks, self._gauge.name: motion, "world_end": ended, "collision": collided}
+        with contextlib.suppress(OSError):  # a full disk: the robot stands, which is what matters
             write_json(self._record, data)
 
 

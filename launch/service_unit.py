@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from visuomotor.launch.service import IMPORT_S, MARGIN_S, MARK, Service, environment_file, stop_limit_s
+from visuomotor.launch.tasks import VEHICLE
 
 # Cameras, CAN and the GPU rule out PrivateDevices, ProtectClock (it closes all devices but its own), PrivateNetwork and
 # MemoryDenyWriteExecute (CUDA compiles); realtime scheduling and namespaces stay as the system has them.
@@ -86,8 +87,8 @@ WantedBy={"multi-user.target" if system else "default.target"}
 
 
 def _command(service: Service) -> str:
-    on_vehicle = service.profile.task == "vehicle" or service.profile.can is not None
-    words = [sys.executable, "-m", "visuomotor.launch.cli", "launch", "vehicle" if on_vehicle else "drive"]
+    on_vehicle = service.profile.task == VEHICLE or service.profile.can is not None
+    words = [sys.executable, "-m", "visuomotor.launch.cli", "launch", VEHICLE if on_vehicle else service.profile.task]
     words += ["--profile", str(Path(service.profile.source).absolute()), "--keep", service.keep]
     words += ["--camera", service.camera] if service.camera else []
     words += ["--device", service.device] if service.device else []

@@ -1,4 +1,4 @@
-"""Starts the nodes of a run, drives its episodes, and brings the car to a stop when a part of the run dies."""
+"""Starts the nodes of a run, runs its episodes, and brings the robot to a stop when a part of the run dies."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from visuomotor.launch.notify import ServiceManager
 from visuomotor.launch.process_table import SOURCE, NodeSpec
 from visuomotor.launch.processes import Processes
 from visuomotor.launch.profile import Timeouts
+from visuomotor.launch.standstill import choose_gauge
 from visuomotor.messages.bus import Received
 from visuomotor.messages.coordinator import Coordinator
 from visuomotor.messages.node import ClockName
 from visuomotor.messages.rendezvous import HandshakeError
 from visuomotor.messages.run_directory import RunDirectory
-from visuomotor.messages.schema import Episode, NodeHealth, Truth, VehicleState
+from visuomotor.messages.schema import Episode, NodeHealth, Truth
 from visuomotor.messages.services import CONTROL_RATE_HZ
 from visuomotor.messages.wiring import RunPlace, WiringError
 
 POLL_S = 0.05
 TICK_S = 1.0 / CONTROL_RATE_HZ
-STANDSTILL_MPS = 0.1
-BRAKE_S = 20.0  # wall clock, for the survivors to bring the car to a stop
+BRAKE_S = 20.0  # wall clock, for the survivors to bring the robot to a stop
 BRAKE_TICKS = 150
-BRAKE_BLIND_S = 2.0  # the same where nothing measured tells the speed
+BRAKE_BLIND_S = 2.0  # the same where nothing measured tells its motion
 UNHEARD_S = 3.0  # a node that is well reports its health every second
 OPERATOR = "operator"  # named as the faulty party when a person interrupts
 
@@ -59,7 +59,7 @@ class Outcome(msgspec.Struct, kw_only=True):
 
     end: str
     fault: Fault | None = None
-    stopped: bool = False  # after a fault: whether the car was seen to stand, or the world had ended
+    stopped: bool = False  # after a fault: whether the robot was seen to stand, or the world had ended
     topic_digests: dict[str, str] = {}
 
 
@@ -100,7 +100,9 @@ class Supervisor:
         ]
         names = [spec.name for spec in table]
         available = {service for spec in table for service in spec.outputs}
-        self.coordinator = Coordinator(self.place, names, [s for s in observe if s in available])
+        self._gauge = choose_gauge(available)
+        watched = dict.fromkeys((*observe, *self._gauge.services))
+        self.coordinator = Coordinator(self.place, names, [s for s in watched if s in available])
         try:
             self.processes = Processes(jobs) if hosts is None else HostedProcesses(jobs, run_id, hosts)
         except BaseException:
@@ -110,6 +112,9 @@ class Supervisor:
         self._kill_at_tick = min((f.start_s / TICK_S for f in (faults or {}).get(SUPERVISOR, ())), default=None)
         drives = next((s.name for s in table if "command" in s.inputs and not s.config.get("dry_run")), SOURCE)
         self._actuator = SOURCE if self._has_truth else drives  # without it nothing is left that could brake
+        told = (s for s in self._gauge.services if s in available)
+        # a source without truth only assumes how it moves; what is behind CAN has measured it
+        self._motion_service = next(told, "") if self._has_truth or drives != SOURCE else ""
         self._interrupts = 0
         self._heard_s: dict[str, float] = {}
         self._fault_text: dict[str, str] = {}
@@ -159,7 +164,7 @@ class Supervisor:
         self._heard_s = dict.fromkeys(self.coordinator.alive, now)
         self._idle_steps = (-1, 0)
         truth: Truth | None = None
-        speed_mps: float | None = None
+        motion: float | None = None
         fault_tick, deadline_s = 0, float("inf")
         stopped = False
         while True:
@@ -171,22 +176,21 @@ class Supervisor:
                     continue
                 if isinstance(received.message, Truth):
                     truth = received.message
-                    speed_mps = truth.speed_mps
-                elif isinstance(received.message, VehicleState) and received.node == self._actuator != SOURCE:
-                    speed_mps = received.message.speed_mps  # measured, while the source only assumes
+                if received.service == self._motion_service:
+                    motion = self._gauge.read(received.message)
             if truth is not None and truth.end and (fault is None or SOURCE not in self.coordinator.dead):
                 stopped = True
                 break
             if new := self._find_fault():
                 if fault is None:
-                    fault, deadline_s = new, time.monotonic() + (BRAKE_BLIND_S if speed_mps is None else BRAKE_S)
+                    fault, deadline_s = new, time.monotonic() + (BRAKE_BLIND_S if motion is None else BRAKE_S)
                     fault_tick = truth.header.tick if truth is not None else 0
                     if not self._goes_on or fault.node == OPERATOR:
                         self._service.stopping(f"braking to a stop: {fault.node} {fault.text}")
                 if self._actuator in self.coordinator.dead:
                     break  # nothing is left that could brake
             if fault is not None:
-                if speed_mps is not None and abs(speed_mps) < STANDSTILL_MPS:
+                if self._gauge.stands(motion):
                     stopped = True
                     break
                 overrun = truth is not None and truth.header.tick > fault_tick + BRAKE_TICKS
@@ -265,7 +269,7 @@ class Supervisor:
                 self._idle_steps = (health.steps, same + 1 if steps == health.steps else 0)
 
     def _all_heard(self) -> bool:
-        """Whether every node on which the drive depends spoke a moment ago."""
+        """Whether every node on which the run depends spoke a moment ago."""
         now = time.monotonic()
         vital = set(self.coordinator.alive) - self._spare
         return all(now - self._heard_s.get(name, 0.0) < UNHEARD_S for name in vital)
@@ -309,7 +313,7 @@ class Supervisor:
         return None
 
     def _let_go_of_the_dead(self) -> None:
-        """Announce the death of nodes that are not vital: nobody waits for them any more, and the drive goes on."""
+        """Announce the death of nodes that are not vital: nobody waits for them any more, and the run goes on."""
         for name, how in self.processes.find_dead().items():
             if name in self._spare and name not in self.coordinator.dead:
                 self.lost[name] = self._announce(name, self._fault_text.get(name) or f"{how}{self._said(name)}").text
@@ -326,7 +330,7 @@ class Supervisor:
 
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:
-        """SIGINT, SIGTERM and SIGHUP brake the car to a stop; a second one ends the run at once."""
+        """SIGINT, SIGTERM and SIGHUP brake the robot to a stop; a second one ends the run at once."""
 
         def note(number: int, frame: FrameType | None) -> None:
             self._interrupts += 1

@@ -53,6 +53,11 @@ class CameraModel(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         axes = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
         return rotation(self.ego_roll_rad, self.ego_pitch_rad, self.ego_yaw_rad) @ axes
 
+    @cached_property
+    def looks_down(self) -> bool:
+        """Whether the optical axis is nearer to straight down than to level."""
+        return bool(self.ego_from_camera[2, 2] < -np.sqrt(0.5))
+
     def undistort(self, px: np.ndarray) -> np.ndarray:
         """Pixels [N, 2] to normalised image coordinates x/z, y/z [N, 2], by fixed-point iteration."""
         px = np.asarray(px, np.float64).reshape(-1, 2)

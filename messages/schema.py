@@ -12,7 +12,9 @@ from typing import Annotated, Literal
 import msgspec
 import numpy as np
 
-CLASS_NAMES: tuple[str, ...] = ("car", "truck", "cyclist", "pedestrian", "cone")
+from visuomotor.messages.tasks import DEFAULT_SUITE, DEFAULT_TASK, TASKS
+
+CLASS_NAMES = TASKS[DEFAULT_TASK].class_names  # of the road; those of other tasks are in their rows
 CAR, TRUCK, CYCLIST, PEDESTRIAN, CONE = range(5)
 
 
@@ -69,6 +71,9 @@ class ArmState(Message, kw_only=True):
     joint_velocity_radps: Annotated[np.ndarray, array("float32", 7)]
     gripper_width_m: float = 0.0  # between the fingers
     gripper_force_n: float = 0.0  # of one finger against what it holds, 0 in the air
+    base_link_points_m: Annotated[np.ndarray, array("float32", "L", 3)] = msgspec.field(
+        default_factory=lambda: np.zeros((0, 3), np.float32)
+    )  # the arm as a line from its foot over its joints to the point between the finger tips: what a picture shows
 
 
 class Order(Message, kw_only=True):
@@ -80,6 +85,9 @@ class Order(Message, kw_only=True):
     wanted: Annotated[np.ndarray, array("int32", "C")]  # parts still to be binned; 0: not ordered, or done
     bin_index: Annotated[np.ndarray, array("int32", "C")]  # -1: not ordered
     base_bin_m: Annotated[np.ndarray, array("float32", "M", 3)]  # middle of each bin's opening
+    bin_size_m: tuple[float, float] = (0.0, 0.0)  # length, width
+    base_belt_m: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)  # x0, y0, x1, y1
+    base_reach_m: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)  # of the belt, where parts may be taken
     refused: str = ""
 
 
@@ -187,8 +195,8 @@ class Episode(Message, kw_only=True):
 
     phase: Literal["reset", "start", "end"]
     index: int = 0
-    task: str = "drive"
-    suite: str = "drive-v1"
+    task: str = DEFAULT_TASK
+    suite: str = DEFAULT_SUITE
     split: str = "evaluation"
     seed: int = 0
     end: str = ""
@@ -243,9 +251,10 @@ class Truth(Message, kw_only=True):
     map_yaw_rad: Annotated[np.ndarray, array("float32", "N")]
     size_m: Annotated[np.ndarray, array("float32", "N", 3)]  # length, width, height
     manoeuvre: tuple[str, ...] = ()  # per agent, for scores by kind of motion
-    height_m: Annotated[np.ndarray, array("float32", "N")] = msgspec.field(
+    kinds: tuple[str, ...] = ()  # per agent, what makes it hard by the scenario; N, or none
+    height_m: Annotated[np.ndarray, array("float32", "L")] = msgspec.field(
         default_factory=lambda: np.zeros(0, np.float32)
-    )  # of the agents' middles above the ground, where that says something (a part that is lifted)
+    )  # of the agents' middles above the ground; N, or none where nothing is ever lifted
     parts_ordered: int = 0  # ordered parts that have come within reach so far
     parts_binned: int = 0  # of these, how many lie in the right bin
     wrong_parts: int = 0  # anything else that was binned

@@ -5,18 +5,19 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from visuomotor.messages.schema import CAR, CLASS_NAMES, CONE, CYCLIST, PEDESTRIAN, TRUCK
+from visuomotor.perception.motion import FORBIDDEN, MotionModel
 
 GATE_SQUARE = 11.8  # chi-square, 2 degrees of freedom, 0.9973: reports of one object
 TRACK_GATE_SQUARE = 16.0  # 0.9997: a detection lost to its track begins another beside it
-FORBIDDEN = 1e6
-# Cost, in units of squared sigma, of matching a track of one class with a detection of another.
-CLASS_COST = np.full((len(CLASS_NAMES), len(CLASS_NAMES)), FORBIDDEN)
-np.fill_diagonal(CLASS_COST, 0.0)
-for _a, _b, _cost in ((CAR, TRUCK, 2.0), (CYCLIST, PEDESTRIAN, 2.0), (PEDESTRIAN, CONE, 5.0), (CAR, CYCLIST, 5.0)):
-    CLASS_COST[_a, _b] = CLASS_COST[_b, _a] = _cost
-# Two reports closer than this (m) can be one object, whatever their covariances say.
-MERGE_RADIUS_M = np.array([1.6, 2.2, 0.9, 0.5, 0.3])
+
+
+def class_costs(motion: MotionModel) -> np.ndarray:
+    """Cost [C, C], in units of squared sigma, of matching a track of one class with a detection of another."""
+    cost = np.full((motion.class_count, motion.class_count), motion.confusion)
+    np.fill_diagonal(cost, 0.0)
+    for a, b, value in motion.confusions:
+        cost[a, b] = cost[b, a] = value
+    return cost
 
 
 def assign(cost: np.ndarray, limit: float) -> tuple[np.ndarray, np.ndarray]:
@@ -35,10 +36,13 @@ def merge_groups(
     class_id: np.ndarray,
     score: np.ndarray,
     camera_index: np.ndarray,
+    costs: np.ndarray,
+    merge_radius_m: np.ndarray,
 ) -> np.ndarray:
     """Group [N] of each detection: the index of the strongest report of the same object, itself when alone.
 
     Only reports of different cameras are joined, at most one of each camera: suppression within one is the detector's.
+    ``costs`` are those of ``class_costs``, ``merge_radius_m`` [C] those of the motion model.
     """
     count = len(score)
     group = np.arange(count)
@@ -52,10 +56,10 @@ def merge_groups(
         - 2 * spread[..., 0, 1] * delta[..., 0] * delta[..., 1]
         + spread[..., 0, 0] * delta[..., 1] ** 2
     ) / determinant
-    radius = np.maximum(MERGE_RADIUS_M[class_id][:, None], MERGE_RADIUS_M[class_id][None])
+    radius = np.maximum(merge_radius_m[class_id][:, None], merge_radius_m[class_id][None])
     distance = np.hypot(delta[..., 0], delta[..., 1])
     same = (square < GATE_SQUARE) & (distance < 3 * radius) | (distance < radius)
-    same &= (camera_index[:, None] != camera_index[None]) & (CLASS_COST[class_id[:, None], class_id[None]] < FORBIDDEN)
+    same &= (camera_index[:, None] != camera_index[None]) & (costs[class_id[:, None], class_id[None]] < FORBIDDEN)
     if not same.any():
         return group
     taken = np.zeros(count, bool)

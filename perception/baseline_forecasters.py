@@ -1,52 +1,33 @@
 """Forecasters without learning: constant velocity and a Kalman filter, each with a fan of six futures.
 
-The fans, spreads and filter constants below were tuned on the tuning split as the learned forecaster was.
+The fans, spreads and filter constants of a task were tuned on its tuning split as the learned forecaster was.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from visuomotor.messages.schema import CLASS_NAMES
-from visuomotor.perception.forecaster import (
-    FUTURES,
-    HISTORY_SAMPLES,
-    HORIZON_STEPS,
-    STEP_S,
-    Futures,
-    checked_history,
-)
+from visuomotor.perception.forecaster import FUTURES, Futures, checked_history
+from visuomotor.perception.tasks import PerceptionTask, get_perception
+
+FAN_PROBABILITY = np.array([0.5, 0.1, 0.1, 0.1, 0.1, 0.1])
 
 
 class FanTable(NamedTuple):
-    """The six futures of every class (car, truck, cyclist, pedestrian, cone): change of heading and factor of speed."""
+    """The six futures of every class of a task: change of heading and factor of speed."""
 
     heading_rad: np.ndarray  # [classes, K]
     speed_factor: np.ndarray  # [classes, K]
 
 
-def _fan(*rows: tuple[float, float, float, float]) -> FanTable:
+def make_fan(rows: Sequence[tuple[float, float, float, float]]) -> FanTable:
     """Rows of one class each: the heading of the two turning futures and the factors of the three straight ones."""
     heading = [[0.0, turn, -turn, 0.0, 0.0, 0.0] for turn, *_ in rows]
     factor = [[1.0, 1.0, 1.0, *factors] for _, *factors in rows]
     return FanTable(np.array(heading), np.array(factor))
-
-
-CV_FAN = _fan(
-    (0.15, 0.7, 0.2, 1.5), (0.1, 0.2, 0.5, 1.5), (0.2, 0.8, 0.5, 1.15), (0.6, 0.0, 0.2, 0.9), (0.6, 0.2, 0.4, 0.0)
-)
-KALMAN_FAN = _fan(
-    (0.1, 0.7, 0.2, 1.5), (0.1, 0.0, 0.4, 1.5), (0.2, 0.8, 0.5, 1.15), (0.6, 0.0, 1.3, 0.2), (0.6, 1.5, 0.5, 0.0)
-)
-FAN_PROBABILITY = np.array([0.5, 0.1, 0.1, 0.1, 0.1, 0.1])
-CV_SAMPLES = 6  # samples of the velocity's least-squares line
-CV_SPREAD_START_M = 0.5
-CV_SPREAD_GROWTH_MPS = 0.8
-KALMAN_MEASUREMENT_M = np.array([0.1, 1.2, 0.3, 1.2, 0.2])
-KALMAN_ACCELERATION_MPS2 = np.array([1.0, 4.0, 0.8, 0.02, 0.02])
-KALMAN_SPEED_PRIOR_MPS = np.array([10.0, 10.0, 5.0, 1.5, 0.1])
 
 
 def line_velocity(history_m: np.ndarray, present: np.ndarray, samples: int, step_s: float) -> np.ndarray:
@@ -66,14 +47,22 @@ def line_velocity(history_m: np.ndarray, present: np.ndarray, samples: int, step
 class _Fan:
     """Fan of futures around a straight line, shared by both baselines."""
 
-    def __init__(self, fan: FanTable, futures: int, history_samples: int, horizon_steps: int, step_s: float) -> None:
+    def __init__(
+        self,
+        task: PerceptionTask,
+        fan: Sequence[tuple[float, float, float, float]],
+        futures: int,
+        history_samples: int | None,
+        horizon_steps: int | None,
+        step_s: float | None,
+    ) -> None:
         if not 1 <= futures <= FUTURES:
             raise ValueError(f"futures: expected 1 to {FUTURES}, got {futures}")
         self.futures = futures
-        self.history_samples = history_samples
-        self.horizon_steps = horizon_steps
-        self.step_s = step_s
-        self.fan = fan
+        self.history_samples = history_samples or task.task.history_samples
+        self.horizon_steps = horizon_steps or task.task.horizon_steps
+        self.step_s = step_s or task.task.forecast_step_s
+        self.fan = make_fan(fan)
 
     def _spread_out(
         self, position_m: np.ndarray, velocity_mps: np.ndarray, class_id: np.ndarray, sigma_m: np.ndarray
@@ -94,19 +83,23 @@ class _Fan:
 
 
 class ConstantVelocity(_Fan):
-    """Everybody goes on as in the last second."""
+    """Everything goes on as over the last samples; ``task`` is by default the first one there was."""
 
     def __init__(
         self,
+        task: PerceptionTask | None = None,
         futures: int = FUTURES,
         *,
-        history_samples: int = HISTORY_SAMPLES,
-        horizon_steps: int = HORIZON_STEPS,
-        step_s: float = STEP_S,
-        velocity_samples: int = CV_SAMPLES,
+        history_samples: int | None = None,
+        horizon_steps: int | None = None,
+        step_s: float | None = None,
+        velocity_samples: int | None = None,
     ) -> None:
-        super().__init__(CV_FAN, futures, history_samples, horizon_steps, step_s)
-        self.velocity_samples = velocity_samples
+        task = task or get_perception()
+        row = task.extrapolation
+        super().__init__(task, row.cv_fan, futures, history_samples, horizon_steps, step_s)
+        self.velocity_samples = velocity_samples or row.cv_samples
+        self.spread_start_m, self.spread_growth_mps = row.cv_spread_start_m, row.cv_spread_growth_mps
 
     def predict(self, history_m: np.ndarray, present: np.ndarray, class_id: np.ndarray, scene: np.ndarray) -> Futures:
         """See ``Forecaster.predict``; ``scene`` is ignored."""
@@ -114,7 +107,7 @@ class ConstantVelocity(_Fan):
         velocity = line_velocity(history, seen, self.velocity_samples, self.step_s)
         t_s = np.arange(1, self.horizon_steps + 1) * self.step_s
         sigma = np.broadcast_to(
-            (CV_SPREAD_START_M + CV_SPREAD_GROWTH_MPS * t_s)[:, None], (len(history), self.horizon_steps, 2)
+            (self.spread_start_m + self.spread_growth_mps * t_s)[:, None], (len(history), self.horizon_steps, 2)
         )
         return self._spread_out(history[:, -1].astype(np.float64), velocity, classes, sigma)
 
@@ -127,16 +120,19 @@ class Kalman(_Fan):
 
     def __init__(
         self,
+        task: PerceptionTask | None = None,
         futures: int = FUTURES,
         *,
-        history_samples: int = HISTORY_SAMPLES,
-        horizon_steps: int = HORIZON_STEPS,
-        step_s: float = STEP_S,
+        history_samples: int | None = None,
+        horizon_steps: int | None = None,
+        step_s: float | None = None,
     ) -> None:
-        super().__init__(KALMAN_FAN, futures, history_samples, horizon_steps, step_s)
-        self.measurement_m = KALMAN_MEASUREMENT_M
-        self.acceleration_mps2 = KALMAN_ACCELERATION_MPS2
-        self.speed_prior_mps = KALMAN_SPEED_PRIOR_MPS
+        task = task or get_perception()
+        row = task.extrapolation
+        super().__init__(task, row.kalman_fan, futures, history_samples, horizon_steps, step_s)
+        self.measurement_m = np.array(row.kalman_measurement_m)
+        self.acceleration_mps2 = np.array(row.kalman_acceleration_mps2)
+        self.speed_prior_mps = np.array(row.kalman_speed_prior_mps)
 
     def predict(self, history_m: np.ndarray, present: np.ndarray, class_id: np.ndarray, scene: np.ndarray) -> Futures:
         """See ``Forecaster.predict``; ``scene`` is ignored."""
@@ -174,6 +170,3 @@ class Kalman(_Fan):
         variance = p_pp[:, None] + 2 * t_s * p_pv[:, None] + t_s**2 * p_vv[:, None] + q[:, None] * t_s**3 * dt / 3
         sigma = np.repeat(np.sqrt(variance)[:, :, None], 2, axis=2)
         return self._spread_out(position, velocity, classes, sigma)
-
-
-assert CV_FAN.heading_rad.shape == KALMAN_FAN.speed_factor.shape == (len(CLASS_NAMES), FUTURES)

@@ -1,4 +1,4 @@
-"""Whether a camera still shows the world: a picture that stands still while the car moves, and one that is dark."""
+"""Whether a camera still shows the world: a picture that stands still while the robot moves, and one that is dark."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 STRIDE = 8  # of the pixels that are looked at first
 FRAMES = 3  # in a row, until it counts: 0.3 s at 10 Hz, as long as a message may be old
-MOVING_MPS = 1.0  # the slowest car that must change its picture; a rendered one that stands need not
+MOVING_MPS = 1.0  # of the slowest robot that must change its picture; a rendered one that stands need not
 DARK_MEAN, DARK_SPREAD = 12.0, 6.0  # of 255: a night street is as dark on the whole, but has lamps and markings in it
 BLANK_SPREAD = 1.0  # whatever its brightness, such a picture shows nothing; a sensor's noise alone is more
 
@@ -14,8 +14,8 @@ BLANK_SPREAD = 1.0  # whatever its brightness, such a picture shows nothing; a s
 class CameraHealth:
     """Judges the frames of one camera, in their order. ``fault`` is "" or what is wrong.
 
-    A stuck picture is known by identical pixels while the vehicle says that it moves, and stays one, also at rest,
-    until a pixel changes: so a car that it has stopped does not start again on it.
+    A stuck picture is known by identical pixels while the robot says that it moves, and stays one, also at rest,
+    until a pixel changes: so a robot that it has stopped does not start again on it.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class CameraHealth:
         self._dark = 0
 
     def look(self, image: np.ndarray, speed_mps: float) -> str:
-        """Take in a frame, uint8 [H, W, 3], and the speed at which it was taken; returns ``fault``."""
+        """Take in a frame, uint8 [H, W, 3], and the speed of what moves in it; returns ``fault``."""
         few = image[::STRIDE, ::STRIDE]
         if self._last is None or not _same(image, few, self._last):
             self._same = 0
@@ -40,7 +40,7 @@ class CameraHealth:
         if self._dark >= FRAMES:
             self.fault = "is dark: its frames show nothing"
         elif self._same >= FRAMES:
-            self.fault = "is stuck: its frames do not change, though the car moves"
+            self.fault = "is stuck: its frames do not change, though the robot moves"
         else:
             self.fault = ""
         return self.fault

@@ -13,13 +13,8 @@ from visuomotor.deploy.runtime.bundle import META_FILE, Bundle, BundleError, loa
 from visuomotor.deploy.runtime.session import Session, make_session
 from visuomotor.deploy.runtime.tuning import Tuning
 from visuomotor.messages.camera import CameraModel, rotation
-from visuomotor.messages.schema import CLASS_NAMES, Detections
-
-MAX_RANGE_M = 120.0  # a ground point this close to the horizon says nothing about range
-CUT_MARGIN_PX = 2.0  # a box this near the left or right edge shows a part of its object only ...
-CUT_SIGMA = 3.0  # ... and its ground point is so much less certain: squared Mahalanobis distances of 9 to 17, not of 2,
-CUT_FLOOR_M = 2.5  # and right beside the car, where little of it is left in the picture, off by metres (p90: 2 to 4)
-FOOT_FLOOR_M = (0.3, 0.1)  # along, across: how far the box of an object right ahead ends from where it stands
+from visuomotor.messages.schema import Detections
+from visuomotor.perception.tasks import PERCEPTION, PerceptionTask, Placement
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,16 +59,16 @@ class PositionSigma:
         return np.hypot(along, tilt), across
 
 
-def tabulate_foot_sigma(camera: CameraModel, foot_px: float) -> dict[str, list[float]]:
+def tabulate_foot_sigma(camera: CameraModel, foot_px: float, placement: Placement) -> dict[str, list[float]]:
     """Table for ``PositionSigma`` of a detector of which only the error of a box's foot is known, in pixels.
 
     Geometry of a point on the ground at range r, seen from height h with focal length f: a pixel is (h^2 + r^2) / (h f)
     along the viewing ray and r / f across it.
     """
     height_m = max(camera.ego_position_m[2], 0.1)
-    range_m = np.geomspace(2.0, MAX_RANGE_M, 12)
-    along = np.hypot(FOOT_FLOOR_M[0], foot_px * (height_m**2 + range_m**2) / (height_m * camera.fy))
-    across = np.hypot(FOOT_FLOOR_M[1], foot_px * range_m / camera.fx)
+    range_m = np.geomspace(placement.range_max_m / 60.0, placement.range_max_m, 12)
+    along = np.hypot(placement.foot_floor_m[0], foot_px * (height_m**2 + range_m**2) / (height_m * camera.fy))
+    across = np.hypot(placement.foot_floor_m[1], foot_px * range_m / camera.fx)
     return {"range_m": range_m.tolist(), "along_m": along.tolist(), "across_m": across.tolist()}
 
 
@@ -82,7 +77,7 @@ def move_to_centre(
 ) -> np.ndarray:
     """Feet of boxes [N, 2] pushed along their rays by half the depth of a footprint that lies along the car's axis.
 
-    A box ends where its object is nearest to the camera; most vehicles in view stand or drive along the road.
+    A box ends where its object is nearest to the camera; most vehicles in view stand or move along the road.
     ``size_m`` [N, 2] is length and width, ``origin_m`` where the camera is, by default as mounted; all in ``ego_``.
     """
     axis = np.array([np.cos(camera.ego_yaw_rad), np.sin(camera.ego_yaw_rad)])
@@ -91,13 +86,37 @@ def move_to_centre(
     return foot_m + ray * (half_depth_m / np.maximum(ray @ axis, 0.5))[:, None]
 
 
+def heading_reference(camera: CameraModel, ray_m: np.ndarray) -> np.ndarray:
+    """Directions [N] in ``ego_`` from which a network counts yaws, for rays [N, 2] from the camera along the ground.
+
+    An object looks the same wherever a level camera sees it at the same angle to the ray; one that looks down turns it
+    about its own axis only. Both are the direction of the picture's upright.
+    """
+    if camera.looks_down:
+        return np.full(len(ray_m), camera.ego_yaw_rad)
+    return np.arctan2(ray_m[:, 1], ray_m[:, 0])
+
+
+def _task_of(bundle: Bundle, wanted: PerceptionTask | None) -> PerceptionTask:
+    """The row of a bundle's task. Raises BundleError when there is none, or it is not the one wanted."""
+    meta, file = bundle.meta, bundle.path / META_FILE
+    if wanted is not None and meta.task != wanted.name:
+        raise BundleError(f"{file}: task: expected {wanted.name!r}, got {meta.task!r}: {bundle.name} was made for it")
+    if meta.task not in PERCEPTION:
+        raise BundleError(f"{file}: task: expected one of {', '.join(PERCEPTION)}, got {meta.task!r}")
+    task = PERCEPTION[meta.task]
+    if meta.class_names != task.task.class_names:
+        raise BundleError(f"{file}: class_names: expected {task.task.class_names}, got {meta.class_names}")
+    return task
+
+
 class Detector:
     """A detector bundle on one camera.
 
     Two things a bundle of an imported network says in ``extra``: ``ground_point`` is "foot" where ``ground_px`` is the
     middle of the box's lower edge and not the footprint's centre; ``position_sigma`` is {"foot_px": sigma} where its
     errors in metres were not fitted. A heading of 0, 0 is unknown. Raises BundleError when the bundle was made for
-    another image size or other classes.
+    another image size, another task than ``task`` (by default any) or other classes than its task's.
     """
 
     def __init__(
@@ -110,24 +129,26 @@ class Detector:
         *,
         session: Session | None = None,
         attitude_sigma_rad: float = 0.001,
+        task: PerceptionTask | None = None,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle, "detector")
         self.camera = camera
         meta, file = self.bundle.meta, self.bundle.path / META_FILE
-        if meta.class_names != CLASS_NAMES:
-            raise BundleError(f"{file}: class_names: expected {CLASS_NAMES}, got {meta.class_names}")
+        self.task = _task_of(self.bundle, task)
+        class_names = self.task.task.class_names
         expected = (1, camera.height, camera.width, 3)
         shape = next((spec.shape for spec in meta.inputs if spec.name == "frame"), None)
         if shape != expected:
             raise BundleError(f"{file}: inputs.frame.shape: expected {expected} for {camera.name}, got {shape}")
         limits: dict[str, Any] = self.bundle.get_extra("score_threshold", dict)
-        if set(limits) != set(CLASS_NAMES):
+        if set(limits) != set(class_names):
             raise BundleError(f"{file}: extra.score_threshold: expected one per class, got {sorted(limits)}")
-        self.score_threshold = np.array([limits[name] for name in CLASS_NAMES], np.float32)
+        self.score_threshold = np.array([limits[name] for name in class_names], np.float32)
+        self._symmetry = np.array(self.task.task.symmetry)
         try:
             table = self.bundle.get_extra("position_sigma", dict)
             if "foot_px" in table:
-                table = tabulate_foot_sigma(camera, float(table["foot_px"]))
+                table = tabulate_foot_sigma(camera, float(table["foot_px"]), self.task.placement)
             self.sigma = PositionSigma(table, camera.ego_position_m[2], attitude_sigma_rad)
         except (ValueError, KeyError, TypeError) as error:
             raise BundleError(f"{file}: extra.position_sigma: {error}") from error
@@ -147,12 +168,13 @@ class Detector:
         return {name: value[:count] for name, value in outputs.items()}
 
     def detect(self, image: np.ndarray, roll_rad: float = 0.0, pitch_rad: float = 0.0) -> CameraDetections:
-        """Objects that score at least their class's threshold and stand on the ground within ``MAX_RANGE_M``."""
+        """Objects that score at least their class's threshold and stand on the ground within the task's range."""
         found = self.infer(image)
         return self.place(found, roll_rad, pitch_rad)
 
     def place(self, found: Mapping[str, np.ndarray], roll_rad: float, pitch_rad: float) -> CameraDetections:
         """Threshold the output of ``infer`` and put it on the ground, with the body's attitude."""
+        placement = self.task.placement
         position = self.camera.ground(found["ground_px"], roll_rad, pitch_rad)
         origin = (rotation(roll_rad, pitch_rad, 0.0) @ np.asarray(self.camera.ego_position_m))[:2]
         if self.at_foot:
@@ -160,21 +182,29 @@ class Detector:
         ray = position - origin
         range_m = np.hypot(ray[:, 0], ray[:, 1])
         keep = found["score"] >= self.score_threshold[found["class_id"]]
-        keep &= np.isfinite(range_m) & (range_m <= MAX_RANGE_M)
+        keep &= np.isfinite(range_m) & (range_m <= placement.range_max_m)
         position, ray, range_m = position[keep], ray[keep], range_m[keep]
         along, across = self.sigma.along_across(range_m)
         box = found["box_px"][keep]
-        cut = (box[:, 0] < CUT_MARGIN_PX) | (box[:, 2] > self.camera.width - CUT_MARGIN_PX)
-        if self.at_foot:  # below the picture it goes on: the foot is nearer than it looks
-            cut |= box[:, 3] > self.camera.height - CUT_MARGIN_PX
-        along, across = (np.where(cut, np.maximum(CUT_SIGMA * sigma, CUT_FLOOR_M), sigma) for sigma in (along, across))
+        margin = placement.cut_margin_px
+        cut = (box[:, 0] < margin) | (box[:, 2] > self.camera.width - margin)
+        if self.at_foot or self.camera.looks_down:  # below the picture it goes on: the foot is nearer than it looks
+            cut |= box[:, 3] > self.camera.height - margin
+        if self.camera.looks_down:
+            cut |= box[:, 1] < margin
+        along, across = (
+            np.where(cut, np.maximum(placement.cut_sigma * sigma, placement.cut_floor_m), sigma)
+            for sigma in (along, across)
+        )
         unit = ray / np.maximum(range_m, 1e-3)[:, None]
+        unit[range_m < 1e-3] = 1.0, 0.0  # right below the camera every direction is as good
         normal = np.stack([-unit[:, 1], unit[:, 0]], axis=1)
         covariance = (along**2)[:, None, None] * unit[:, :, None] * unit[:, None, :]
         covariance = covariance + (across**2)[:, None, None] * normal[:, :, None] * normal[:, None, :]
         sine, cosine = found["heading"][keep].T
-        heading = np.arctan2(sine, cosine) + np.arctan2(ray[:, 1], ray[:, 0])
-        heading[(sine == 0.0) & (cosine == 0.0)] = np.nan
+        order = self._symmetry[found["class_id"][keep]]
+        heading = np.arctan2(sine, cosine) / np.maximum(order, 1) + heading_reference(self.camera, ray)
+        heading[(order == 0) | ((sine == 0.0) & (cosine == 0.0))] = np.nan
         return CameraDetections(
             class_id=found["class_id"][keep].astype(np.int32),
             score=found["score"][keep],
@@ -194,10 +224,12 @@ def make_detectors(
     threads: int = 1,
     attitude_sigma_rad: float = 0.001,
     tuning: Tuning | None = None,
+    task: PerceptionTask | None = None,
 ) -> dict[str, Detector]:
     """One detector per camera that has a bundle; cameras with the same bundle share one session.
 
-    Raises ValueError for a bundle whose camera is unknown.
+    ``task`` is the one that all have to be made for, by default that of the first. Raises ValueError for a bundle whose
+    camera is unknown.
     """
     if unknown := sorted(set(bundles) - set(cameras)):
         raise ValueError(
@@ -210,7 +242,10 @@ def make_detectors(
         if bundle.path not in loaded:
             loaded[bundle.path] = (bundle, make_session(bundle, device, threads, tuning))
         bundle, session = loaded[bundle.path]
-        detectors[name] = Detector(bundle, cameras[name], session=session, attitude_sigma_rad=attitude_sigma_rad)
+        detectors[name] = Detector(
+            bundle, cameras[name], session=session, attitude_sigma_rad=attitude_sigma_rad, task=task
+        )
+        task = detectors[name].task
     return detectors
 
 

@@ -1,4 +1,4 @@
-"""The detector as a node: camera frames and vehicle state in, one detections message for all cameras out."""
+"""The detector as a node: camera frames and the robot's state in, one detections message for all cameras out."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from visuomotor.deploy.runtime.placement import describe_placement, merge_placem
 from visuomotor.deploy.runtime.tuning import read_tuning
 from visuomotor.messages.camera import CameraModel, load_camera
 from visuomotor.messages.node import Input, Inputs, Tick
-from visuomotor.messages.schema import CameraFrame, Detections, Episode, Header, Message, VehicleState
+from visuomotor.messages.schema import CameraFrame, Detections, Episode, Header, Message
 from visuomotor.perception.camera_health import CameraHealth
 from visuomotor.perception.detector import CameraDetections, Detector, make_detectors, merge_detections
+from visuomotor.perception.robot_pose import RobotPose, read_pose
+from visuomotor.perception.tasks import get_perception
 
 MAX_SKEW_S = 0.05  # frames further apart than half a tick don't belong together
 
@@ -24,7 +26,7 @@ class DetectorNode:
     """Runs one detector per camera. The first camera triggers; the others contribute when their frame is of this tick.
 
     ``detections.cameras`` names the cameras that contributed. The message is valid when the triggering frame and the
-    vehicle state are; a missing side camera leaves it valid, with that camera absent. A camera that is stuck or dark
+    robot's state are; a missing side camera leaves it valid, with that camera absent. A camera that is stuck or dark
     counts as missing, and ``note`` says so.
     """
 
@@ -37,10 +39,12 @@ class DetectorNode:
             raise ValueError("detector: expected at least one camera with a bundle, got none")
         self.detectors = dict(detectors)
         self.trigger, *others = self.detectors
+        self.task = self.detectors[self.trigger].task
+        self._state = self.task.task.state
         self.inputs = (
             Input(self.trigger, trigger=True),
             *(Input(name) for name in others),
-            Input("vehicle_state"),
+            Input(self._state),
         )
         self.health = {name: CameraHealth() for name in self.detectors}
         self.stages: list[tuple[str, int, int]] = []  # name, start and end on the monotonic clock
@@ -67,11 +71,10 @@ class DetectorNode:
         """Detections of all cameras that have a frame of this tick."""
         self.stages.clear()
         lead = inputs.get_message(self.trigger, CameraFrame)
-        vehicle = inputs.get_message("vehicle_state", VehicleState)
+        state = inputs[self._state].message
         if lead is None:
             return {}
-        roll, pitch = (vehicle.roll_rad, vehicle.pitch_rad) if vehicle is not None else (0.0, 0.0)
-        speed_mps = vehicle.speed_mps if vehicle is not None else 0.0
+        robot = RobotPose() if state is None else read_pose(state)
         found: dict[str, CameraDetections] = {}
         for name, detector in self.detectors.items():
             frame = inputs.get_message(name, CameraFrame)
@@ -79,16 +82,16 @@ class DetectorNode:
                 continue
             if abs(frame.header.t_capture_ns - lead.header.t_capture_ns) > MAX_SKEW_S * 1e9:
                 continue
-            if self.health[name].look(np.asarray(frame.image), speed_mps):
+            if self.health[name].look(np.asarray(frame.image), robot.sweep_mps):
                 continue
             started_ns = time.monotonic_ns()
             raw = detector.infer(np.asarray(frame.image))
             inferred_ns = time.monotonic_ns()
-            found[name] = detector.place(raw, roll, pitch)
+            found[name] = detector.place(raw, robot.roll_rad, robot.pitch_rad)
             self.stages.append((f"infer_{name}", started_ns, inferred_ns))
             self.stages.append((f"place_{name}", inferred_ns, time.monotonic_ns()))
         message: Detections = merge_detections(found)
-        message.header = Header(valid=self.trigger in found and inputs["vehicle_state"].ok)
+        message.header = Header(valid=self.trigger in found and inputs[self._state].ok)
         return {"detections": message}
 
     def close(self) -> None:
@@ -100,8 +103,8 @@ def create(config: dict[str, Any]) -> DetectorNode:
     """Detector node of a process table.
 
     Keys: ``cameras`` (YAML paths, the first triggers), ``detector`` (camera name -> bundle), ``device``, ``threads``,
-    ``runtime`` (``deploy.runtime.tuning.Tuning``), ``attitude_sigma_rad`` (uncertainty of the body's roll and pitch).
-    Raises ValueError that names the key.
+    ``runtime`` (``deploy.runtime.tuning.Tuning``), ``attitude_sigma_rad`` (uncertainty of the body's roll and pitch),
+    ``task`` (that the bundles have to be made for; by default that of the first). Raises ValueError that names the key.
     """
     cameras = [c if isinstance(c, CameraModel) else load_camera(Path(c)) for c in config.get("cameras", ())]
     by_name = {camera.name: camera for camera in cameras}
@@ -115,5 +118,6 @@ def create(config: dict[str, Any]) -> DetectorNode:
         threads=int(config.get("threads", 1)),
         attitude_sigma_rad=float(config.get("attitude_sigma_rad", 0.001)),
         tuning=read_tuning(config.get("runtime")),
+        task=get_perception(config["task"]) if config.get("task") else None,
     )
     return DetectorNode({name: detectors[name] for name in by_name if name in detectors})

@@ -10,12 +10,9 @@ import numpy as np
 from visuomotor.deploy.runtime.bundle import Bundle, BundleError, load_bundle
 from visuomotor.deploy.runtime.session import make_session
 from visuomotor.deploy.runtime.tuning import Tuning
-from visuomotor.messages.schema import CLASS_NAMES
+from visuomotor.perception.tasks import PerceptionTask, get_perception
 
-HISTORY_SAMPLES = 11  # the last is now
-HORIZON_STEPS = 15
-STEP_S = 0.2
-FUTURES = 6
+FUTURES = 6  # at most
 
 
 class Futures(NamedTuple):
@@ -26,7 +23,7 @@ class Futures(NamedTuple):
     probability: np.ndarray  # float32 [A, K], sums to 1 over K
 
     @classmethod
-    def empty(cls, futures: int = FUTURES, steps: int = HORIZON_STEPS) -> Futures:
+    def empty(cls, futures: int, steps: int) -> Futures:
         """No agents."""
         return cls(
             np.zeros((0, futures, steps, 2), np.float32),
@@ -84,12 +81,25 @@ def checked_history(
 
 
 class LstmForecaster:
-    """The learned forecaster of a bundle, on ONNX Runtime."""
+    """The learned forecaster of a bundle, on ONNX Runtime.
 
-    def __init__(self, bundle: Bundle, device: str = "auto", threads: int = 1, tuning: Tuning | None = None) -> None:
-        if bundle.meta.class_names != CLASS_NAMES:
+    Raises BundleError for one made for the classes of another task than ``task`` (by default any).
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        device: str = "auto",
+        threads: int = 1,
+        tuning: Tuning | None = None,
+        *,
+        task: PerceptionTask | None = None,
+    ) -> None:
+        if task is not None and bundle.meta.class_names != task.task.class_names:
+            wanted, got = list(task.task.class_names), list(bundle.meta.class_names)
             raise BundleError(
-                f"{bundle.path}: class_names: expected {list(CLASS_NAMES)}, got {list(bundle.meta.class_names)}"
+                f"{bundle.path}: made for the task {bundle.meta.task!r}: class_names: expected {wanted} of the task "
+                f"{task.name!r}, got {got}"
             )
         self.bundle = bundle
         self.history_samples = int(bundle.get_extra("history_steps", int))
@@ -109,16 +119,22 @@ class LstmForecaster:
 
 
 def load_forecaster(
-    name: str | Path, *, device: str = "auto", threads: int = 1, tuning: Tuning | None = None
+    name: str | Path,
+    *,
+    task: PerceptionTask | None = None,
+    device: str = "auto",
+    threads: int = 1,
+    tuning: Tuning | None = None,
 ) -> Forecaster | None:
     """The forecaster a profile names: "cv", "kalman", "none" (None) or a bundle folder or shipped bundle's name.
 
-    Raises BundleError when the bundle is not to be had or is of another kind.
+    Raises BundleError when the bundle is not to be had, of another kind or for the objects of another task.
     """
     if str(name) == "none":
         return None
+    task = task or get_perception()
     if str(name) in ("cv", "kalman"):
         from visuomotor.perception.baseline_forecasters import ConstantVelocity, Kalman
 
-        return ConstantVelocity() if str(name) == "cv" else Kalman()
-    return LstmForecaster(load_bundle(name, "forecaster"), device, threads, tuning)
+        return ConstantVelocity(task) if str(name) == "cv" else Kalman(task)
+    return LstmForecaster(load_bundle(name, "forecaster"), device, threads, tuning, task=task)

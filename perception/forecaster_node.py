@@ -9,7 +9,7 @@ import numpy as np
 from visuomotor.messages.node import Input, Inputs, Tick
 from visuomotor.messages.schema import Episode, Forecast, Header, Message, Tracks
 from visuomotor.perception.forecaster import Forecaster
-from visuomotor.perception.history import TrackHistory
+from visuomotor.perception.history import TrackHistory, ticks_per_sample
 
 TICK_S = 0.1
 
@@ -28,7 +28,11 @@ class ForecasterNode:
     def __init__(self, forecaster: Forecaster | None) -> None:
         self._forecaster = forecaster
         self.provider: str = getattr(forecaster, "provider", "")
-        self._history = TrackHistory()
+        if forecaster is None:
+            self._history = TrackHistory()
+        else:
+            stride = ticks_per_sample(forecaster.step_s)
+            self._history = TrackHistory(samples=forecaster.history_samples, stride=stride)
         self._last_t_ns: int | None = None
 
     def warm_up(self) -> None:

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from visuomotor.perception.forecaster import HISTORY_SAMPLES
+from visuomotor.messages.services import CONTROL_RATE_HZ
+from visuomotor.messages.tasks import DEFAULT_TASK, get_task
 
-TICKS_PER_SAMPLE = 2  # 0.1 s ticks, 0.2 s samples
 OBSERVED_WITHIN_S = 0.15  # a sample counts as observed when the track was matched this recently
+_USUAL = get_task(DEFAULT_TASK)
+
+
+def ticks_per_sample(step_s: float) -> int:
+    """Ticks from one sample of a history to the next. Raises ValueError when that is no whole number."""
+    ticks = round(step_s * CONTROL_RATE_HZ)
+    if ticks < 1 or abs(ticks - step_s * CONTROL_RATE_HZ) > 1e-6:
+        raise ValueError(f"step_s: expected a multiple of {1 / CONTROL_RATE_HZ:g} s, got {step_s}")
+    return ticks
 
 
 class SlotHistory:
@@ -16,9 +25,8 @@ class SlotHistory:
     Call ``update`` once per tick; ``samples`` then gives what ``Forecaster.predict`` takes, reshaped to [B * N].
     """
 
-    def __init__(
-        self, worlds: int, slots: int, *, samples: int = HISTORY_SAMPLES, stride: int = TICKS_PER_SAMPLE
-    ) -> None:
+    def __init__(self, worlds: int, slots: int, *, samples: int | None = None, stride: int | None = None) -> None:
+        samples, stride = samples or _USUAL.history_samples, stride or ticks_per_sample(_USUAL.forecast_step_s)
         self._stride = stride
         self._length = (samples - 1) * stride + 1
         self._position_m = np.zeros((self._length, worlds, slots, 2), np.float32)
@@ -66,7 +74,8 @@ class SlotHistory:
 class TrackHistory:
     """Histories by track id for one graph: maps ids to slots of a ``SlotHistory`` of one world."""
 
-    def __init__(self, capacity: int = 128, *, samples: int = HISTORY_SAMPLES, stride: int = TICKS_PER_SAMPLE) -> None:
+    def __init__(self, capacity: int = 128, *, samples: int | None = None, stride: int | None = None) -> None:
+        samples, stride = samples or _USUAL.history_samples, stride or ticks_per_sample(_USUAL.forecast_step_s)
         self._slots = SlotHistory(1, capacity, samples=samples, stride=stride)
         self._capacity = capacity
         self.length = (samples - 1) * stride + 1

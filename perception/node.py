@@ -9,8 +9,10 @@ from visuomotor.deploy.runtime.tuning import read_tuning
 from visuomotor.messages.camera import CameraModel, load_camera
 from visuomotor.messages.graph import Chain
 from visuomotor.messages.node import Node
+from visuomotor.messages.tasks import DEFAULT_TASK
 from visuomotor.perception.forecaster import load_forecaster
 from visuomotor.perception.forecaster_node import ForecasterNode
+from visuomotor.perception.tasks import get_perception
 from visuomotor.perception.tracker_node import TrackerNode
 from visuomotor.perception.truth_node import BlindPerceptionNode, TruthPerceptionNode
 
@@ -20,10 +22,10 @@ MODES = ("real", "truth", "blind")
 def create(config: dict[str, Any]) -> Node:
     """The perception node of a process table.
 
-    Keys: ``cameras`` (YAML paths), ``detector`` (camera name -> bundle), ``device``, ``threads``, ``runtime``
-    (``deploy.runtime.tuning.Tuning``), ``forecaster`` and ``mode``. ``forecaster`` is a bundle, "cv", "kalman" or
-    "none"; ``mode`` is "real", "truth" (tracks from the simulator) or "blind" (no tracks). Raises ValueError that names
-    the key and what was expected.
+    Keys: ``task`` (by default the detector's, or the first there was), ``cameras`` (YAML paths), ``detector`` (camera
+    name -> bundle), ``device``, ``threads``, ``runtime`` (``deploy.runtime.tuning.Tuning``), ``forecaster`` and
+    ``mode``. ``forecaster`` is a bundle, "cv", "kalman" or "none"; ``mode`` is "real", "truth" (tracks from the
+    simulator) or "blind" (no tracks). Raises ValueError that names the key and what was expected.
     """
     mode = config.get("mode", "real")
     if mode not in MODES:
@@ -31,18 +33,23 @@ def create(config: dict[str, Any]) -> Node:
     device, threads = str(config.get("device", "auto")), int(config.get("threads", 1))
     cameras = [_load(camera) for camera in config.get("cameras", ())]
     tuning = read_tuning(config.get("runtime"))
-    name = config.get("forecaster", "none")
-    forecaster = ForecasterNode(load_forecaster(name, device=device, threads=threads, tuning=tuning))
     names = tuple(camera.name for camera in cameras)
-    if mode == "truth":
-        return Chain("perception", [TruthPerceptionNode(names), forecaster])
-    if mode == "blind":
-        return Chain("perception", [BlindPerceptionNode(names), forecaster])
-    if not cameras:
-        raise ValueError("perception.cameras: expected at least one calibration file, got none")
-    from visuomotor.perception.detector_node import create as create_detector
+    before: list[Node]
+    if mode == "real":
+        if not cameras:
+            raise ValueError("perception.cameras: expected at least one calibration file, got none")
+        from visuomotor.perception.detector_node import create as create_detector
 
-    return Chain("perception", [create_detector(config), TrackerNode(cameras), forecaster])
+        detector = create_detector(config)
+        task = detector.task
+        before = [detector, TrackerNode(cameras, task)]
+    else:
+        task = get_perception(config.get("task") or DEFAULT_TASK)
+        before = [TruthPerceptionNode(task, names) if mode == "truth" else BlindPerceptionNode(task, names)]
+    forecaster = load_forecaster(
+        config.get("forecaster", "none"), task=task, device=device, threads=threads, tuning=tuning
+    )
+    return Chain("perception", [*before, ForecasterNode(forecaster)])
 
 
 def _load(camera: str | Path | CameraModel) -> CameraModel:

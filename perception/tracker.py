@@ -9,45 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-import msgspec
 import numpy as np
 
 from visuomotor.messages.camera import CameraModel
-from visuomotor.messages.schema import CLASS_NAMES, Detections, Tracks, VehicleState
+from visuomotor.messages.schema import Detections, Tracks
 from visuomotor.perception import association, kalman
-from visuomotor.perception.association import FORBIDDEN, TRACK_GATE_SQUARE
-
-# Per class: car, truck, cyclist, pedestrian, cone. The filter's white acceleration is larger than what anybody
-# sustains: who cuts in gathers sideways speed for a second and more, and a filter that takes the first half of that for
-# noise loses him when it matters most.
-ACCELERATION_ALONG_MPS2 = np.array([5.0, 3.5, 2.0, 3.5, 0.02])
-ACCELERATION_ACROSS_MPS2 = np.array([4.0, 3.0, 2.0, 2.0, 0.02])
-BIRTH_SPEED_ALONG_MPS = np.array([5.0, 5.0, 3.0, 1.2, 0.02])
-BIRTH_SPEED_ACROSS_MPS = np.array([0.7, 0.5, 0.8, 1.2, 0.02])
-IS_VEHICLE = np.array([True, True, True, False, False])
-CLASS_COUNT = len(CLASS_NAMES)
-
-
-class TrackerConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Thresholds of the track manager."""
-
-    score_birth: float = 0.4  # weaker detections only prolong tracks
-    score_keep: float = 0.12
-    evidence: float = 0.95  # summed score of the hits that confirm a track, at least two of them
-    evidence_window_s: float = 0.35
-    missed_tentative_s: float = 0.25  # in view, unoccluded and still not seen
-    missed_confirmed_s: float = 0.7
-    unseen_max_s: float = 4.0
-    position_sigma_max_m: float = 4.0
-    blind_range_m: float = 8.0  # a vehicle this near that went where no camera looks is still there ...
-    blind_max_s: float = 8.0  # ... for so long: it would have been seen coming out
-    range_max_m: float = 90.0
-    range_sure_m: float = 30.0  # beyond, a miss says less and less
-    tracks_max: int = 32
-    edge_margin_rad: float = 0.05
-    duplicate_m: float = 0.5  # of the merge radius: two tracks this close are one
-    measurement_floor_m: float = 0.15
-    traffic_speed_share: float = 0.7  # birth speed of a vehicle that heads our way, as a share of ours
+from visuomotor.perception.association import TRACK_GATE_SQUARE
+from visuomotor.perception.motion import FORBIDDEN, TrackerConfig
+from visuomotor.perception.robot_pose import RobotPose, find_hidden
+from visuomotor.perception.tasks import PerceptionTask
 
 
 @dataclass
@@ -69,10 +39,10 @@ class _Bank:
     missed_s: np.ndarray
 
     @classmethod
-    def empty(cls) -> _Bank:
+    def empty(cls, classes: int) -> _Bank:
         return cls(
             np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros((0, 4, 4)), np.zeros((0, 2)), np.zeros((0, 2)),
-            np.zeros((0, CLASS_COUNT)), np.zeros(0), np.zeros(0), np.zeros(0, np.int64), np.zeros(0, bool),
+            np.zeros((0, classes)), np.zeros(0), np.zeros(0), np.zeros(0, np.int64), np.zeros(0, bool),
             np.zeros(0), np.zeros(0), np.zeros(0),
         )  # fmt: skip
 
@@ -109,22 +79,36 @@ class Tracker:
     """Follows objects over all cameras.
 
     ``cameras`` are the calibrations of every camera whose name may stand in ``Detections.cameras``: what lies outside
-    their fields of view is coasted, not missed.
+    their fields of view is coasted, not missed. ``task`` says what the objects are like; ``config`` overrides its
+    thresholds.
     """
 
-    def __init__(self, cameras: Sequence[CameraModel], config: TrackerConfig | None = None) -> None:
-        self.config = config or TrackerConfig()
+    def __init__(
+        self, cameras: Sequence[CameraModel], task: PerceptionTask, config: TrackerConfig | None = None
+    ) -> None:
+        self.config = config or task.tracker
         self._cameras = {camera.name: camera for camera in cameras}
+        motion = task.motion
+        self._motion = motion
+        self._acceleration_along_mps2 = np.array(motion.acceleration_along_mps2)
+        self._acceleration_across_mps2 = np.array(motion.acceleration_across_mps2)
+        self._birth_speed_along_mps = np.array(motion.birth_speed_along_mps)
+        self._birth_speed_across_mps = np.array(motion.birth_speed_across_mps)
+        self._is_vehicle = np.array(motion.is_vehicle)
+        self._with_traffic = np.array(motion.with_traffic)
+        self._merge_radius_m = np.array(motion.merge_radius_m)
+        self._class_cost = association.class_costs(motion)
+        self._symmetry = np.array(task.task.symmetry)
         self.reset()
 
     def reset(self) -> None:
         """Forget all tracks; ids start at 1 again."""
-        self._bank = _Bank.empty()
+        self._bank = _Bank.empty(self._motion.class_count)
         self._next_id = 1
         self._t_s: float | None = None
 
-    def update(self, detections: Detections, vehicle_state: VehicleState, t_s: float) -> Tracks:
-        """Tracks at time ``t_s`` (s), after the detections and the vehicle state of the same instant.
+    def update(self, detections: Detections, robot: RobotPose, t_s: float) -> Tracks:
+        """Tracks at time ``t_s`` (s), after the detections and the robot's pose of the same instant.
 
         Raises ValueError when time runs backwards or a camera has no calibration.
         """
@@ -135,35 +119,41 @@ class Tracker:
             raise ValueError(f"cameras: no calibration of {sorted(unknown)}; expected some of {sorted(self._cameras)}")
         dt_s = 0.0 if self._t_s is None else t_s - self._t_s
         self._t_s = t_s
-        measured = self._measure(detections, vehicle_state)
+        measured = self._measure(detections, robot)
         self._predict(dt_s)
         rows, columns = self._associate(measured)
         self._update_hits(measured, rows, columns, t_s)
-        self._count_misses(rows, detections.cameras, vehicle_state, dt_s, t_s)
+        self._count_misses(rows, detections.cameras, robot, dt_s, t_s)
         free = np.ones(len(measured.score), bool)
         free[columns] = False
-        self._give_birth(measured, free & (measured.score >= self.config.score_birth), vehicle_state, t_s)
-        self._bury(vehicle_state, t_s)
-        return self._report(detections.cameras, vehicle_state, t_s)
+        self._give_birth(measured, free & (measured.score >= self.config.score_birth), robot, t_s)
+        self._bury(robot, t_s)
+        return self._report(detections.cameras, robot, t_s)
 
-    def _measure(self, detections: Detections, vehicle: VehicleState) -> _Measured:
+    def _measure(self, detections: Detections, robot: RobotPose) -> _Measured:
         used = np.flatnonzero(
             (detections.score >= self.config.score_keep) & np.isfinite(detections.ego_position_m).all(1)
         )
         class_id = np.asarray(detections.class_id)[used].astype(np.int64)
         score = np.asarray(detections.score)[used].astype(np.float64)
-        c, s = np.cos(vehicle.odom_yaw_rad), np.sin(vehicle.odom_yaw_rad)
+        c, s = np.cos(robot.yaw_rad), np.sin(robot.yaw_rad)
         turn = np.array([[c, -s], [s, c]])
-        origin = np.array([vehicle.odom_x_m, vehicle.odom_y_m])
+        origin = np.array([robot.x_m, robot.y_m])
         position = np.asarray(detections.ego_position_m, np.float64)[used] @ turn.T + origin
         covariance = turn @ np.asarray(detections.ego_covariance_m2, np.float64)[used] @ turn.T
         covariance += np.eye(2) * self.config.measurement_floor_m**2
-        heading = np.asarray(detections.heading_rad, np.float64)[used] + vehicle.odom_yaw_rad
+        heading = np.asarray(detections.heading_rad, np.float64)[used] + robot.yaw_rad
         size = np.asarray(detections.size_m, np.float64)[used]
-        votes = np.zeros((len(used), CLASS_COUNT))
+        votes = np.zeros((len(used), self._motion.class_count))
         votes[np.arange(len(used)), class_id] = score
         group = association.merge_groups(
-            position, covariance, class_id, score, np.asarray(detections.camera_index)[used]
+            position,
+            covariance,
+            class_id,
+            score,
+            np.asarray(detections.camera_index)[used],
+            self._class_cost,
+            self._merge_radius_m,
         )
         lead = group == np.arange(len(group))
         for other in np.flatnonzero(~lead):  # information-weighted mean of the reports of one object
@@ -185,8 +175,8 @@ class Tracker:
         classes = bank.class_id
         noise = kalman.direction_covariance(
             np.arctan2(bank.heading[:, 1], bank.heading[:, 0]),
-            ACCELERATION_ALONG_MPS2[classes],
-            ACCELERATION_ACROSS_MPS2[classes],
+            self._acceleration_along_mps2[classes],
+            self._acceleration_across_mps2[classes],
         )
         bank.state, bank.covariance = kalman.predict(bank.state, bank.covariance, noise, dt_s)
 
@@ -198,7 +188,7 @@ class Tracker:
         square, log_determinant = kalman.mahalanobis(
             bank.state[:, :2], bank.covariance[:, :2, :2], measured.position, measured.covariance
         )
-        cost = square + log_determinant + association.CLASS_COST[bank.class_id[:, None], measured.class_id[None]]
+        cost = square + log_determinant + self._class_cost[bank.class_id[:, None], measured.class_id[None]]
         cost += 4.0 * ~bank.confirmed[:, None] + 3.0 * (measured.score < self.config.score_birth)[None]
         cost[square > TRACK_GATE_SQUARE] = FORBIDDEN
         return association.assign(cost, FORBIDDEN / 2)
@@ -224,21 +214,30 @@ class Tracker:
         heading = bank.heading[rows]
         untold = np.isnan(measured.heading_rad[columns])
         seen[untold] = heading[untold]
+        self._turn_alike(seen, heading, bank.class_id[rows])
         backwards = (seen * heading).sum(1) < 0  # a flipped reading of a settled track
-        seen[backwards & (bank.hits[rows] > 3) & IS_VEHICLE[bank.class_id[rows]]] *= -1
+        seen[backwards & (bank.hits[rows] > 3) & self._is_vehicle[bank.class_id[rows]]] *= -1
         heading = heading + np.maximum(rate, 0.25)[:, None] * (seen - heading)
         velocity = bank.state[rows, 2:]
         speed = np.hypot(velocity[:, 0], velocity[:, 1])
         sigma = np.sqrt(np.trace(bank.covariance[rows, 2:, 2:], axis1=1, axis2=2))
-        moving = (speed > 0.6) & (speed > 2.0 * sigma)
+        moving = (speed > self._motion.moving_mps) & (speed > 2.0 * sigma) & self._motion.heading_follows_motion
         heading[untold & moving & ((velocity * heading).sum(1) < 0)] *= -1  # it was a guess: motion knows better
         heading[moving] += 0.25 * (velocity[moving] / speed[moving, None] - heading[moving])
         length = np.hypot(heading[:, 0], heading[:, 1])
         bank.heading[rows] = np.where(length[:, None] > 1e-3, heading / np.maximum(length, 1e-3)[:, None], seen)
 
-    def _count_misses(
-        self, rows: np.ndarray, alive: Sequence[str], vehicle: VehicleState, dt_s: float, t_s: float
-    ) -> None:
+    def _turn_alike(self, seen: np.ndarray, heading: np.ndarray, class_id: np.ndarray) -> None:
+        """Turn readings [N, 2] of symmetric objects, in place, by whole parts of a circle to next their tracks'."""
+        order = self._symmetry[class_id]
+        for n in np.flatnonzero(order > 1):
+            part = 2 * np.pi / order[n]
+            old = np.arctan2(heading[n, 1], heading[n, 0])
+            turn = np.arctan2(seen[n, 1], seen[n, 0]) - old
+            angle = old + turn - part * np.round(turn / part)
+            seen[n] = np.cos(angle), np.sin(angle)
+
+    def _count_misses(self, rows: np.ndarray, alive: Sequence[str], robot: RobotPose, dt_s: float, t_s: float) -> None:
         bank, config = self._bank, self.config
         missed = np.ones(len(bank), bool)
         missed[rows] = False
@@ -246,43 +245,58 @@ class Tracker:
             return
         stale = ~bank.confirmed & (t_s - bank.seen_s > config.evidence_window_s - 1e-6)
         bank.evidence[stale] = 0.0
-        expected = missed & self._in_view(alive, vehicle)
-        distance = np.hypot(bank.state[:, 0] - vehicle.odom_x_m, bank.state[:, 1] - vehicle.odom_y_m)
+        expected = missed & self._in_view(alive, robot)
+        distance = np.hypot(bank.state[:, 0] - robot.x_m, bank.state[:, 1] - robot.y_m)
         weight = np.clip(config.range_sure_m / np.maximum(distance, 1.0), 0.2, 1.0)
         bank.missed_s[expected] += (dt_s * weight)[expected]
         bank.score[expected] *= 0.93
 
-    def _in_ego(self, vehicle: VehicleState) -> np.ndarray:
+    def _in_ego(self, robot: RobotPose) -> np.ndarray:
         """Positions of the tracks [N, 2] in ``ego_``."""
-        c, s = np.cos(vehicle.odom_yaw_rad), np.sin(vehicle.odom_yaw_rad)
-        delta = self._bank.state[:, :2] - (vehicle.odom_x_m, vehicle.odom_y_m)
+        c, s = np.cos(robot.yaw_rad), np.sin(robot.yaw_rad)
+        delta = self._bank.state[:, :2] - (robot.x_m, robot.y_m)
         return np.stack([c * delta[:, 0] + s * delta[:, 1], -s * delta[:, 0] + c * delta[:, 1]], 1)
 
-    def _inside(self, camera: CameraModel, bearing_rad: np.ndarray) -> np.ndarray:
-        """Bearings [N] that lie well within the camera's horizontal field of view."""
-        return np.abs(bearing_rad) < camera.horizontal_fov_rad / 2 - self.config.edge_margin_rad
+    def _inside(self, camera: CameraModel, ego_m: np.ndarray) -> np.ndarray:
+        """Positions [N, 2] in ``ego_`` that lie well within a camera's picture: of a level one, within its angle."""
+        if not camera.looks_down:
+            return np.abs(_bearing(camera, ego_m)) < camera.horizontal_fov_rad / 2 - self.config.edge_margin_rad
+        px, depth = camera.project(np.pad(ego_m, ((0, 0), (0, 1))))
+        edge = self.config.edge_margin_px
+        return (depth > 0) & ((px >= edge) & (px <= np.array([camera.width, camera.height]) - edge)).all(1)
 
-    def _in_blind_angle(self, vehicle: VehicleState) -> np.ndarray:
-        """Vehicles [N] beside the car where no camera, alive or dead, looks."""
-        ego = self._in_ego(vehicle)
-        blind = IS_VEHICLE[self._bank.class_id] & (np.hypot(ego[:, 0], ego[:, 1]) < self.config.blind_range_m)
+    def _outside(self, robot: RobotPose) -> np.ndarray:
+        """Tracks [N] that are in no camera's picture, alive or dead."""
+        ego = self._in_ego(robot)
+        outside = np.ones(len(ego), bool)
         for camera in self._cameras.values():
-            blind &= ~self._inside(camera, _bearing(camera, ego))
+            outside &= ~self._inside(camera, ego)
+        return outside
+
+    def _in_blind_angle(self, robot: RobotPose) -> np.ndarray:
+        """Vehicles [N] beside the car where no camera, alive or dead, looks."""
+        ego = self._in_ego(robot)
+        blind = self._is_vehicle[self._bank.class_id] & (np.hypot(ego[:, 0], ego[:, 1]) < self.config.blind_range_m)
+        for camera in self._cameras.values():
+            blind &= ~self._inside(camera, ego)
         return blind & self._bank.confirmed
 
-    def _in_view(self, alive: Sequence[str], vehicle: VehicleState) -> np.ndarray:
+    def _in_view(self, alive: Sequence[str], robot: RobotPose) -> np.ndarray:
         """Tracks [N] that a living camera should see: inside its field of view and not behind a nearer track."""
-        bank = self._bank
-        ego = self._in_ego(vehicle)
+        bank, config = self._bank, self.config
+        ego = self._in_ego(robot)
         visible = np.zeros(len(bank), bool)
-        half_width = 0.5 * np.where(IS_VEHICLE[bank.class_id], bank.size.mean(1), bank.size.min(1))
+        half_width = 0.5 * np.where(self._is_vehicle[bank.class_id], bank.size.mean(1), bank.size.min(1))
         for name in alive:
             camera = self._cameras[name]
             ray = ego - camera.ego_position_m[:2]
             distance = np.maximum(np.hypot(ray[:, 0], ray[:, 1]), 0.5)
             bearing = _bearing(camera, ego)
-            inside = self._inside(camera, bearing)
+            inside = self._inside(camera, ego) & ~find_hidden(camera, ego, robot.limbs_m, config.limb_radius_m)
             if not inside.any():
+                continue
+            if camera.looks_down:  # objects that stand side by side do not hide each other from above
+                visible |= inside
                 continue
             apart = np.abs(bearing[:, None] - bearing[None])
             shade = np.arctan2(half_width, distance)
@@ -290,20 +304,20 @@ class Tracker:
             visible |= inside & ~(hidden & bank.confirmed[None]).any(1)
         return visible
 
-    def _give_birth(self, measured: _Measured, born: np.ndarray, vehicle: VehicleState, t_s: float) -> None:
+    def _give_birth(self, measured: _Measured, born: np.ndarray, robot: RobotPose, t_s: float) -> None:
         count = int(born.sum())
         if not count:
             return
         classes, heading_rad = measured.class_id[born], measured.heading_rad[born]
         untold = np.isnan(heading_rad)
-        heading_rad = np.where(untold, vehicle.odom_yaw_rad, heading_rad)  # the road's direction, until it has moved
+        heading_rad = np.where(untold, robot.yaw_rad, heading_rad)  # the road's direction, until it has moved
         heading = np.stack([np.cos(heading_rad), np.sin(heading_rad)], 1)
-        along_us = heading @ (np.cos(vehicle.odom_yaw_rad), np.sin(vehicle.odom_yaw_rad))
-        with_traffic = (along_us > 0.8) & (classes <= 1)  # cars and trucks
-        speed = np.where(with_traffic, self.config.traffic_speed_share * max(vehicle.speed_mps, 0.0), 0.0)
+        along_us = heading @ (np.cos(robot.yaw_rad), np.sin(robot.yaw_rad))
+        with_traffic = (along_us > 0.8) & self._with_traffic[classes]
+        speed = np.where(with_traffic, self.config.traffic_speed_share * max(robot.speed_mps, 0.0), 0.0)
         covariance = np.zeros((count, 4, 4))
         covariance[:, :2, :2] = measured.covariance[born]
-        along, across = BIRTH_SPEED_ALONG_MPS[classes], BIRTH_SPEED_ACROSS_MPS[classes]
+        along, across = self._birth_speed_along_mps[classes], self._birth_speed_across_mps[classes]
         across = np.where(untold, np.maximum(across, 0.5 * along), across)
         along = np.where(untold, np.maximum(along, speed), along)  # it may stand, or come towards us
         covariance[:, 2:, 2:] = kalman.direction_covariance(heading_rad, along, across)
@@ -327,16 +341,17 @@ class Tracker:
         )
         self._next_id += count
 
-    def _bury(self, vehicle: VehicleState, t_s: float) -> None:
+    def _bury(self, robot: RobotPose, t_s: float) -> None:
         bank, config = self._bank, self.config
         if not len(bank):
             return
         limit = np.where(bank.confirmed, config.missed_confirmed_s, config.missed_tentative_s) + 1e-6
-        distance = np.hypot(bank.state[:, 0] - vehicle.odom_x_m, bank.state[:, 1] - vehicle.odom_y_m)
+        distance = np.hypot(bank.state[:, 0] - robot.x_m, bank.state[:, 1] - robot.y_m)
         sigma = np.sqrt(np.maximum(bank.covariance[:, 0, 0], bank.covariance[:, 1, 1]))
         unseen = t_s - bank.seen_s
-        blind = self._in_blind_angle(vehicle)
-        longest = np.where(blind, config.blind_max_s, config.unseen_max_s)
+        blind = self._in_blind_angle(robot)
+        longest = np.where(self._outside(robot), config.outside_max_s, config.unseen_max_s)
+        longest = np.where(blind, config.blind_max_s, longest)
         alive = (bank.missed_s <= limit) & (unseen <= longest) & (distance <= config.range_max_m)
         alive &= (sigma <= config.position_sigma_max_m) | (unseen < 0.05) | blind
         alive &= bank.confirmed | (unseen <= 2 * config.missed_tentative_s)
@@ -349,20 +364,20 @@ class Tracker:
         bank = self._bank
         classes = bank.class_id
         delta = bank.state[:, None, :2] - bank.state[None, :, :2]
-        radius = self.config.duplicate_m * association.MERGE_RADIUS_M[classes]
+        radius = self.config.duplicate_m * self._merge_radius_m[classes]
         close = np.hypot(delta[..., 0], delta[..., 1]) < np.minimum(radius[:, None], radius[None])
         if close.sum() == len(bank):
             return np.zeros(len(bank), bool)
         rank = np.empty(len(bank), np.int64)
         rank[np.lexsort((bank.id, -bank.hits, ~bank.confirmed))] = np.arange(len(bank))
-        close &= association.CLASS_COST[classes[:, None], classes[None]] < FORBIDDEN
+        close &= self._class_cost[classes[:, None], classes[None]] < FORBIDDEN
         return (close & (rank[None] < rank[:, None])).any(1)
 
-    def _report(self, alive: tuple[str, ...], vehicle: VehicleState, t_s: float) -> Tracks:
+    def _report(self, alive: tuple[str, ...], robot: RobotPose, t_s: float) -> Tracks:
         bank = self._bank
         chosen = np.flatnonzero(bank.confirmed)
         if len(chosen) > self.config.tracks_max:
-            distance = np.hypot(bank.state[:, 0] - vehicle.odom_x_m, bank.state[:, 1] - vehicle.odom_y_m)
+            distance = np.hypot(bank.state[:, 0] - robot.x_m, bank.state[:, 1] - robot.y_m)
             chosen = np.sort(chosen[np.argsort(distance[chosen], kind="stable")[: self.config.tracks_max]])
         f32 = np.float32
         return Tracks(

@@ -1,6 +1,6 @@
 """Perfect and blind perception, for controls in the experiment table: tracks from the simulator's truth, or none.
 
-This is the only place of perception that reads ``truth``; the driving loop on real perception never contains it.
+This is the only place of perception that reads ``truth``; the loop on real perception never contains it.
 """
 
 from __future__ import annotations
@@ -10,23 +10,22 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from visuomotor.messages.node import Input, Inputs, Tick
-from visuomotor.messages.schema import Episode, Header, Message, Tracks, Truth, VehicleState
+from visuomotor.messages.schema import Episode, Header, Message, Tracks, Truth
 from visuomotor.perception.empty import no_tracks
-
-RANGE_M = 80.0
+from visuomotor.perception.tasks import PerceptionTask
 
 
 class TruthPerceptionNode:
-    """``tracks`` of tick k from ``truth`` of tick k: every agent within range, regardless of occlusion."""
+    """``tracks`` of tick k from ``truth`` of tick k: every agent of a class within range, regardless of occlusion."""
 
     name = "truth_perception"
     inputs = (Input("truth", trigger=True),)
     outputs = ("tracks",)
     period_s: float | None = None
 
-    def __init__(self, cameras: Sequence[str] = (), range_m: float = RANGE_M) -> None:
+    def __init__(self, task: PerceptionTask, cameras: Sequence[str] = ()) -> None:
         self._cameras = tuple(cameras)
-        self._range_m = range_m
+        self._range_m = task.truth_range_m
         self._born_ns: dict[int, int] = {}
 
     def warm_up(self) -> None:
@@ -54,15 +53,16 @@ class TruthPerceptionNode:
 
 
 class BlindPerceptionNode:
-    """Valid but empty ``tracks``: what driving is like without seeing anybody."""
+    """Valid but empty ``tracks``: what a task is like without seeing anything."""
 
     name = "blind_perception"
-    inputs = (Input("vehicle_state", trigger=True),)
     outputs = ("tracks",)
     period_s: float | None = None
 
-    def __init__(self, cameras: Sequence[str] = ()) -> None:
+    def __init__(self, task: PerceptionTask, cameras: Sequence[str] = ()) -> None:
         self._cameras = tuple(cameras)
+        self._state = task.task.state
+        self.inputs = (Input(self._state, trigger=True),)
 
     def warm_up(self) -> None:
         """Nothing to load."""
@@ -71,24 +71,25 @@ class BlindPerceptionNode:
         """Nothing to forget."""
 
     def step(self, tick: Tick, inputs: Inputs) -> Mapping[str, Message]:
-        """No tracks; valid when the vehicle state is."""
-        vehicle = inputs.get_message("vehicle_state", VehicleState)
-        if vehicle is None:
+        """No tracks; valid when the robot's state is."""
+        state = inputs[self._state].message
+        if state is None:
             return {}
         tracks = no_tracks(self._cameras)
-        tracks.header = Header(valid=vehicle.header.valid)
+        tracks.header = Header(valid=state.header.valid)
         return {"tracks": tracks}
 
     def close(self) -> None:
         """Nothing to release."""
 
 
-def truth_tracks(truth: Truth, range_m: float = RANGE_M, cameras: tuple[str, ...] = ()) -> Tracks:
-    """Tracks in ``odom_`` of all agents within ``range_m`` of the ego; ages are zero."""
+def truth_tracks(truth: Truth, range_m: float, cameras: tuple[str, ...] = ()) -> Tracks:
+    """Tracks in ``odom_`` of all agents within ``range_m`` of the ego that are of a class; ages are zero."""
     ego_x, ego_y, ego_yaw = truth.map_ego_pose
     odom_x, odom_y, odom_yaw = truth.odom_ego_pose
     delta = np.asarray(truth.map_position_m, np.float64).reshape(-1, 2) - (ego_x, ego_y)
     near = np.hypot(delta[:, 0], delta[:, 1]) <= range_m
+    near &= np.asarray(truth.class_id) >= 0  # what is of no class is there to be ignored
     turn_rad = odom_yaw - ego_yaw
     c, s = np.cos(turn_rad), np.sin(turn_rad)
     turn = np.array([[c, -s], [s, c]])

@@ -88,7 +88,15 @@ class Backdrop:
             rows = slice(ground_rows[0], camera.height)
             first = ground_rows[0] * camera.width
             ground = self._ground(view, rays[first:], origin, ego_pose, rows)
-            self._shade(ground, camera, ground_rows[0], roll_rad, pitch_rad, shadows)
+            shade(
+                ground,
+                camera,
+                shadows,
+                self._look.shadow,
+                first_row=ground_rows[0],
+                roll_rad=roll_rad,
+                pitch_rad=pitch_rad,
+            )
             cv2.copyTo(ground, is_ground[rows].view(np.uint8), image[rows])
         return image
 
@@ -134,36 +142,34 @@ class Backdrop:
         v = (d - np.float32(low)) * scale_d[level] + offset_d[level]
         return cv2.remap(self._atlas, u, v, cv2.INTER_LINEAR)
 
-    def _shade(
-        self,
-        ground: np.ndarray,
-        camera: CameraModel,
-        first_row: int,
-        roll: float,
-        pitch: float,
-        shadows: list[np.ndarray],
-    ) -> None:
-        """Darken the shadows in place."""
-        mask: np.ndarray | None = None
-        for polygon in shadows:
-            px = project_polygon(camera, polygon, roll, pitch)
-            if px is None:
-                continue
-            px = px - (0, first_row)
-            if (
-                px[:, 1].max() < 0
-                or px[:, 0].max() < 0
-                or px[:, 0].min() > camera.width
-                or px[:, 1].min() > len(ground)
-            ):
-                continue
-            if mask is None:
-                mask = np.zeros(ground.shape[:2], np.uint8)
-            points = np.round(np.clip(px, -4000, 4000) * 16).astype(np.int32)
-            cv2.fillConvexPoly(mask, points, round(255 * self._look.shadow), cv2.LINE_AA, 4)
-        if mask is not None:
-            keep = cv2.blur(255 - mask, (3, 3))
-            cv2.multiply(ground, cv2.merge([keep, keep, keep]), dst=ground, scale=1 / 255)
+
+def shade(
+    ground: np.ndarray,
+    camera: CameraModel,
+    shadows: list[np.ndarray],
+    strength: float,
+    *,
+    first_row: int = 0,
+    roll_rad: float = 0.0,
+    pitch_rad: float = 0.0,
+    blur_px: int = 3,
+) -> None:
+    """Darken shadows, convex ground polygons [n, 2] in ``ego_``, in place; ``ground`` begins at ``first_row``."""
+    mask: np.ndarray | None = None
+    for polygon in shadows:
+        px = project_polygon(camera, polygon, roll_rad, pitch_rad)
+        if px is None:
+            continue
+        px = px - (0, first_row)
+        if px[:, 1].max() < 0 or px[:, 0].max() < 0 or px[:, 0].min() > camera.width or px[:, 1].min() > len(ground):
+            continue
+        if mask is None:
+            mask = np.zeros(ground.shape[:2], np.uint8)
+        points = np.round(np.clip(px, -4000, 4000) * 16).astype(np.int32)
+        cv2.fillConvexPoly(mask, points, round(255 * strength), cv2.LINE_AA, 4)
+    if mask is not None:
+        keep = cv2.blur(255 - mask, (blur_px, blur_px))
+        cv2.multiply(ground, cv2.merge([keep, keep, keep]), dst=ground, scale=1 / 255)
 
 
 def project_polygon(camera: CameraModel, polygon_m: np.ndarray, roll_rad: float, pitch_rad: float) -> np.ndarray | None:
@@ -217,7 +223,7 @@ def frenet_grid(road: Road) -> tuple[np.ndarray, np.ndarray]:
     return fine, origin
 
 
-def _noise(rng: np.random.Generator, shape: tuple[int, int], cell: tuple[float, float]) -> np.ndarray:
+def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], cell: tuple[float, float]) -> np.ndarray:
     """Smooth noise [rows, columns] of unit variance that wraps around along the columns."""
     rows, columns = max(2, round(shape[0] / cell[0])) + 1, max(2, round(shape[1] / cell[1]))
     small = rng.standard_normal((rows, columns), np.float32)
@@ -235,7 +241,7 @@ def paint_strip(road: Road, look: Looks, rng: np.random.Generator) -> np.ndarray
     d = (low + (np.arange(shape[0]) + 0.5) * step_d).astype(np.float32)
     s = ((np.arange(shape[1]) + 0.5) * step_s).astype(np.float32)
     fine = rng.standard_normal(shape, np.float32)
-    medium, wide = _noise(rng, shape, (20, 20)), _noise(rng, shape, (120, 160))
+    medium, wide = smooth_noise(rng, shape, (20, 20)), smooth_noise(rng, shape, (120, 160))
 
     asphalt = look.asphalt_noise * (0.8 * fine + 0.5 * medium + 0.5 * wide)
     for lane in range(road.lane_count):  # worn wheel tracks
@@ -305,9 +311,13 @@ def paint_sky(look: Looks, rng: np.random.Generator) -> np.ndarray:
     )
     image = np.repeat(image, columns, axis=1)
     shape = (rows, columns)
-    clouds = 0.6 * _noise(rng, shape, (30, 90)) + 0.4 * _noise(rng, shape, (12, 30)) + 0.2 * _noise(rng, shape, (5, 10))
+    clouds = (
+        0.6 * smooth_noise(rng, shape, (30, 90))
+        + 0.4 * smooth_noise(rng, shape, (12, 30))
+        + 0.2 * smooth_noise(rng, shape, (5, 10))
+    )
     cover = np.clip((clouds + 2.2 * look.cloud_share - 0.9) * 1.4, 0, 1) * np.clip(sine * 8, 0, 1)
-    bright = (1 - 0.25 * look.cloud_share) * (235 + 12 * _noise(rng, shape, (15, 40)))
+    bright = (1 - 0.25 * look.cloud_share) * (235 + 12 * smooth_noise(rng, shape, (15, 40)))
     image += cover[..., None] * (bright[..., None] - image)
     if look.skyline != "none":
         cell = {"hills": 160.0, "trees": 8.0, "town": 22.0}[look.skyline]

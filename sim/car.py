@@ -8,10 +8,6 @@ Engine and brakes are velocity motors with a bounded torque, so that a brake sto
 from __future__ import annotations
 
 import math
-import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
 
@@ -20,6 +16,7 @@ import pybullet
 from pybullet_utils.bullet_client import BulletClient
 
 from visuomotor.control.config import VEHICLE
+from visuomotor.sim.bullet import silent
 
 CONTROL_DT_S = 0.1
 PHYSICS_SUBSTEPS = 10  # 100 Hz
@@ -72,7 +69,7 @@ class Car:
     """One car in a PyBullet client of its own; the same resets and commands give the same states bit for bit."""
 
     def __init__(self) -> None:
-        with _silent():
+        with silent():
             self._client = BulletClient(pybullet.DIRECT)
         # Bound once: BulletClient looks each function up anew at every call, which costs a tenth of a step.
         own = {"physicsClientId": self._client._client}
@@ -231,20 +228,6 @@ class Car:
     def close(self) -> None:
         """Disconnect the PyBullet client."""
         self._client.disconnect()
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Keep PyBullet, which prints from C on connecting, out of the standard output that machines read."""
-    sys.stdout.flush()
-    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
-        os.close(nowhere)
 
 
 def attitude(

@@ -45,7 +45,6 @@ def annotate(
     for agent_id in ids.tolist():
         slot = slots[agent_id]
         pixels = mask == agent_id
-        columns, rows = np.flatnonzero(pixels.any(axis=0)), np.flatnonzero(pixels.any(axis=1))
         visible = int(np.count_nonzero(pixels))
         delta = worlds.agent_position_m[index, slot] - ego[:2]
         position = np.array([cos * delta[0] + sin * delta[1], -sin * delta[0] + cos * delta[1]])
@@ -65,12 +64,7 @@ def annotate(
         out.append(
             {
                 "category_id": class_id + 1,
-                "bbox": [
-                    float(columns[0]),
-                    float(rows[0]),
-                    float(columns[-1] - columns[0] + 1),
-                    float(rows[-1] - rows[0] + 1),
-                ],
+                "bbox": bounding_box(pixels),
                 "area": float(visible),
                 "iscrowd": 0,
                 "ground_px": [round(float(v), 3) for v in ground_px[0]] if depth[0] > NEAR_M else [-1e4, -1e4],
@@ -83,6 +77,13 @@ def annotate(
             }
         )
     return out
+
+
+def bounding_box(pixels: np.ndarray) -> list[float]:
+    """COCO's x, y, width, height of the pixels that are set, bool [H, W] with at least one."""
+    columns, rows = np.flatnonzero(pixels.any(axis=0)), np.flatnonzero(pixels.any(axis=1))
+    width, height = columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1
+    return [float(columns[0]), float(rows[0]), float(width), float(height)]
 
 
 def silhouette_px(
@@ -106,9 +107,14 @@ def silhouette_px(
         triangles.append(vertices[faces])
     if not triangles:
         return 0.0
-    points = np.concatenate(triangles).reshape(-1, 3) @ rotation(0.0, 0.0, heading_rad).T
-    points[:, :2] += ego_position_m
-    body = points @ rotation(roll_rad, pitch_rad, 0.0)
+    points = np.concatenate(triangles) @ rotation(0.0, 0.0, heading_rad).T
+    points[..., :2] += ego_position_m
+    return covered_px(camera, points, roll_rad, pitch_rad)
+
+
+def covered_px(camera: CameraModel, triangles_m: np.ndarray, roll_rad: float = 0.0, pitch_rad: float = 0.0) -> float:
+    """Pixels that triangles [T, 3, 3] in ``ego_`` would cover on an unbounded sensor."""
+    body = triangles_m.reshape(-1, 3) @ rotation(roll_rad, pitch_rad, 0.0)
     local = (body - camera.ego_position_m) @ camera.ego_from_camera
     front = (local[:, 2] > NEAR_M).reshape(-1, 3).all(axis=1)
     if not front.any():

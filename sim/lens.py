@@ -42,8 +42,13 @@ class Lens:
         """OpenGL view matrix (column-major) of the camera on the car."""
         body = rotation(roll_rad, pitch_rad, float(ego_pose[2]))
         position = np.array([ego_pose[0], ego_pose[1], 0.0]) + body @ np.asarray(self.camera.ego_position_m)
-        axes = (body @ self.camera.ego_from_camera).T * np.array([[1.0], [-1.0], [-1.0]])  # optical -> OpenGL
-        view = np.eye(4)
-        view[:3, :3] = axes
-        view[:3, 3] = -axes @ position
-        return view.T.ravel().tolist()
+        return view_matrix(position, body @ self.camera.ego_from_camera)
+
+
+def view_matrix(position_m: np.ndarray, from_camera: np.ndarray) -> list[float]:
+    """OpenGL view matrix (column-major) of a camera at a place; ``from_camera`` turns optical-frame vectors there."""
+    axes = from_camera.T * np.array([[1.0], [-1.0], [-1.0]])  # optical -> OpenGL
+    view = np.eye(4)
+    view[:3, :3] = axes
+    view[:3, 3] = -axes @ position_m
+    return view.T.ravel().tolist()

@@ -59,6 +59,14 @@ class Mesh:
         self.indices.append(np.array([(0, i, i + 1) for i in range(1, n - 1)]) + self.count)
         self.count += n
 
+    def surface(self, vertices: np.ndarray, normals: np.ndarray, parts: np.ndarray, triangles: np.ndarray) -> None:
+        """Add triangles [T, 3] of a smooth surface: vertices [V, 3], their normals [V, 3] and palette columns [V]."""
+        self.vertices.append(vertices)
+        self.normals.append(normals)
+        self.parts.extend(parts.tolist())
+        self.indices.append(triangles + self.count)
+        self.count += len(vertices)
+
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Vertices [V, 3], normals [V, 3], palette columns [V], triangles [T, 3]."""
         return (
@@ -105,6 +113,31 @@ def box(mesh: Mesh, x: tuple[float, float], y: tuple[float, float], z: tuple[flo
     """Axis-aligned box without a floor."""
     width, middle = y[1] - y[0], (y[0] + y[1]) / 2
     frustum(mesh, (x[0], x[1], width), (x[0], x[1], width), z, (part,) * 4, y_m=middle)
+
+
+def solid(mesh: Mesh, size_m: tuple[float, float, float], part: int) -> None:
+    """Closed box of length, width and height around the origin."""
+    x, y, z = (0.5 * side for side in size_m)
+    box(mesh, (-x, x), (-y, y), (-z, z), part)
+    mesh.polygon([(-x, -y, -z), (-x, y, -z), (x, y, -z), (x, -y, -z)], part)
+
+
+def ball(mesh: Mesh, radius_m: float, part: int, *, sides: int = 12) -> None:
+    """Sphere around the origin, shaded smoothly."""
+    rings = sides // 2
+    polar, turn = np.meshgrid(np.linspace(0, np.pi, rings + 1), np.arange(sides) * 2 * np.pi / sides, indexing="ij")
+    normal = np.stack([np.sin(polar) * np.cos(turn), np.sin(polar) * np.sin(turn), np.cos(polar)], axis=-1)
+    row, column = np.meshgrid(np.arange(rings), np.arange(sides), indexing="ij")
+    beside = (column + 1) % sides
+    above, below = row * sides, (row + 1) * sides
+    triangles = np.concatenate(
+        [
+            np.stack([above + column, below + column, below + beside], axis=-1).reshape(-1, 3),
+            np.stack([above + column, below + beside, above + beside], axis=-1).reshape(-1, 3),
+        ]
+    )
+    normal = normal.reshape(-1, 3)
+    mesh.surface(radius_m * normal, normal, np.full(len(normal), int(part)), triangles)
 
 
 def profile(mesh: Mesh, outline: list[tuple[float, float]], width_m: float, part: int) -> None:

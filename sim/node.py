@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,8 +24,9 @@ from visuomotor.messages.schema import (
     Truth,
     VehicleState,
 )
+from visuomotor.sim.bodies import RENDERER_NAME
 from visuomotor.sim.drive import DT_S, ENDS, MANOEUVRES, DriveWorlds
-from visuomotor.sim.renderer import RENDERER_NAME, Renderer
+from visuomotor.sim.renderer import Renderer
 from visuomotor.sim.scenario import SPLITS, SUITES, drive_case
 from visuomotor.sim.sensors import ROUTE_SPACING_M, ROUTE_START_M, Sensors
 
@@ -197,11 +198,11 @@ def create(config: Mapping[str, Any]) -> WorldNode:
     return WorldNode(load_cameras(config), **case)
 
 
-def choose_case(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Suite, split and longest episode of a configuration."""
-    suite, split = config.get("suite", "drive-v1"), config.get("split", "evaluation")
-    if suite not in SUITES:
-        raise ValueError(f"suite: expected one of {', '.join(SUITES)}, got {suite!r}")
+def choose_case(config: Mapping[str, Any], suites: Collection[str] = tuple(SUITES)) -> dict[str, Any]:
+    """Suite (by default the first), split and longest episode of a configuration."""
+    suite, split = config.get("suite", next(iter(suites))), config.get("split", "evaluation")
+    if suite not in suites:
+        raise ValueError(f"suite: expected one of {', '.join(suites)}, got {suite!r}")
     if split not in SPLITS:
         raise ValueError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
     return {"suite": suite, "split": split, "max_duration_s": config.get("max_duration_s")}

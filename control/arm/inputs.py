@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from visuomotor.control.arm.hand import Hand
+    from visuomotor.control.arm.targets import Targets
 
 CAMERA_NAMES: tuple[str, ...] = ("camera_top",)
 AGENTS_MAX = 16
@@ -16,7 +22,8 @@ class ArmInputs:
 
     All positions are in ``base_``. ``tool_*`` follow from the joints (``control.arm.kinematics``): the point between
     the finger tips, its yaw about the vertical and its linear velocity. ``track_heading_rad`` is the yaw of the part's
-    longer side. ``forecast_m`` may have K = 0: no forecast. Absent slots may hold anything finite.
+    longer side. ``forecast_m`` may have K = 0: no forecast. Absent slots may hold anything finite. What follows
+    from them is computed once and kept in ``targets`` and ``hand``.
     """
 
     joint_position_rad: np.ndarray  # [B, 7]
@@ -48,3 +55,17 @@ class ArmInputs:
     def count(self) -> int:
         """B, the number of cells."""
         return len(self.joint_position_rad)
+
+    @cached_property
+    def targets(self) -> Targets:
+        """The parts that may be taken, the best first."""
+        from visuomotor.control.arm.targets import Targets
+
+        return Targets.of(self)
+
+    @cached_property
+    def hand(self) -> Hand:
+        """What the hand is doing."""
+        from visuomotor.control.arm.hand import Hand
+
+        return Hand.of(self)

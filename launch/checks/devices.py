@@ -7,7 +7,8 @@ import onnxruntime
 from visuomotor.deploy.runtime.bundle import BundleError, Kind, load_bundle
 from visuomotor.deploy.runtime.device import PROVIDERS, find_obstacle
 from visuomotor.launch.checks.examination import Check, Place
-from visuomotor.launch.profile import BASELINE_FORECASTERS, BASELINE_POLICIES, PROFILES, Profile, load_profile
+from visuomotor.launch.profile import BASELINE_FORECASTERS, Profile, load_profile
+from visuomotor.launch.tasks import DEFAULT
 
 
 def check_devices(place: Place) -> list[Check]:
@@ -31,8 +32,8 @@ def check_devices(place: Place) -> list[Check]:
 
 
 def check_models(place: Place) -> list[Check]:
-    """Every bundle of the profile (or of the shipped one for driving), by its hashes."""
-    profile = place.profile or load_profile(PROFILES / "drive.yaml")
+    """Every bundle of the profile (or of the shipped one that is run when none is named), by its hashes."""
+    profile = place.profile or load_profile(DEFAULT.profile)
     checks = []
     for name, kind in _wanted(profile).items():
         try:
@@ -51,6 +52,6 @@ def _wanted(profile: Profile) -> dict[str, Kind]:
         wanted |= dict.fromkeys(profile.perception.detector.values(), "detector")
     if profile.perception.forecaster not in BASELINE_FORECASTERS:
         wanted[profile.perception.forecaster] = "forecaster"
-    if profile.policy not in BASELINE_POLICIES:
+    if profile.policy not in profile.parts.baseline_policies:
         wanted[profile.policy] = "policy"
     return wanted

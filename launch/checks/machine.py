@@ -10,7 +10,8 @@ from pathlib import Path
 import psutil
 
 from visuomotor.launch.checks.examination import Check, Place, read
-from visuomotor.launch.profile import PROFILES, load_profile
+from visuomotor.launch.profile import load_profile
+from visuomotor.launch.tasks import DEFAULT
 from visuomotor.messages.camera import load_camera
 from visuomotor.messages.services import CONTROL_RATE_HZ
 
@@ -102,7 +103,7 @@ def check_disk(place: Place, free_bytes: int | None = None) -> Check:
     """Room where run folders go, and how long a recording could run there at the very least."""
     folder = next(p for p in (place.runs.absolute(), *place.runs.absolute().parents) if p.exists())
     free = shutil.disk_usage(folder).free if free_bytes is None else free_bytes
-    profile = place.profile or load_profile(PROFILES / "drive.yaml")
+    profile = place.profile or load_profile(DEFAULT.profile)
     cameras = [load_camera(Path(file)) for file in profile.camera_files]
     rate = sum(3.0 * camera.width * camera.height for camera in cameras) * CONTROL_RATE_HZ  # frames as they are
     hours = free / rate / 3600.0

@@ -1,126 +1,100 @@
-"""Metrics of one driven episode, computed from the messages that a run publishes and nothing else."""
+"""What the metrics of any robot are: fed with the messages that a run publishes, and nothing else."""
 
 from __future__ import annotations
 
-import math
-from array import array
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
-import numpy as np
+import msgspec
 
+from visuomotor.launch.tasks import load, parts_of
 from visuomotor.messages.schema import Command, Message, Truth
 
 DT_S = 0.1
-TTC_HORIZON_S = 10.0
-_EGO_SIZE_M = (4.5, 1.8)
-LIMIT_CAUSES_PREFIX = "limit"
-STANDING_MPS = 0.1
 
 
-class DriveMetrics:
+class Column(msgspec.Struct, frozen=True):
+    """One column of the table of results, beside seed, end, time and the guard's ticks."""
+
+    title: str
+    key: str
+    digits: int = 0
+    scale: float = 1.0
+    of: str = ""  # key of the number of which this is a part
+
+
+class Ratio(msgspec.Struct, frozen=True):
+    """A share over all episodes together, such as of parts: sums of an episode's numbers over sums of others."""
+
+    name: str
+    above: tuple[str, ...]
+    below: tuple[str, ...]
+
+
+class Measures(msgspec.Struct, frozen=True, kw_only=True):
+    """How the rows of one robot are summed up and shown."""
+
+    shares: tuple[str, ...]  # true or false in each episode
+    means: tuple[str, ...]
+    ratios: tuple[Ratio, ...] = ()
+    groups: dict[str, str] = {}  # key of a row, which holds group -> [above, below] -> name of the pooled share
+    columns: tuple[Column, ...]
+
+
+class Metrics(Protocol):
     """Accumulates one episode; feed every tick's messages, then read ``result``."""
 
-    def __init__(self) -> None:
-        self._tick = array("l")  # compact: a run may have thousands of episodes
-        self._speed = array("d")
-        self._acceleration = array("d")
-        self._lateral = array("d")
-        self._min_ttc_s = TTC_HORIZON_S
-        self._causes: Counter[str] = Counter()
-        self._guard_ticks = 0
-        self._commands = 0
-        self._last: Truth | None = None
+    measures: ClassVar[Measures]
 
     def add(self, messages: Mapping[str, Message]) -> None:
-        """Messages of one tick by service; only ``truth`` and ``command`` are read."""
-        command = messages.get("command")
-        if isinstance(command, Command):
-            self._commands += 1
-            self._guard_ticks += bool(command.causes)
-            self._causes.update(command.causes)
-        truth = messages.get("truth")
-        if not isinstance(truth, Truth):
-            return
-        self._last = truth
-        self._tick.append(truth.header.tick)
-        self._speed.append(truth.speed_mps)
-        self._acceleration.append(truth.acceleration_mps2)
-        self._lateral.append(abs(truth.lateral_acceleration_mps2))
-        self._min_ttc_s = min(self._min_ttc_s, time_to_collision(truth))
+        """Messages of one tick by service."""
 
     @property
     def end(self) -> str:
         """How the episode ended so far; empty while it runs."""
-        return self._last.end if self._last is not None else ""
 
     @property
-    def progress(self) -> float:
-        """Share of the route done."""
-        if self._last is None or self._last.route_length_m <= 0:
-            return 0.0
-        return min(1.0, self._last.progress_m / self._last.route_length_m)
-
-    @property
-    def guard_interventions(self) -> dict[str, int]:
-        """Ticks by cause."""
-        return dict(sorted(self._causes.items()))
-
-    def _rest_at_s(self) -> float | None:
-        """When the car came to the rest in which the episode found its end; None when it was moving then."""
-        moving = np.flatnonzero(np.abs(self._speed) >= STANDING_MPS)
-        first = int(moving[-1]) + 1 if len(moving) else 0
-        return round(self._tick[first] * DT_S, 3) if first < len(self._tick) else None
+    def success(self) -> bool:
+        """Whether it did what it should, so far."""
 
     def result(self, seed: int, end: str = "") -> dict[str, Any]:
         """The episode's row of ``score.json``. ``end`` overrides the world's word (a fault found by the supervisor)."""
-        ended = end or self.end or "fault"
-        last = self._last
-        acceleration = np.array(self._acceleration)
-        jerk = np.abs(np.diff(acceleration)) / DT_S if len(acceleration) > 1 else np.zeros(1)
-        return {
-            "seed": seed,
-            "success": ended == "goal",
-            "end": ended,
-            "duration_s": round(max(0, len(self._speed) - 1) * DT_S, 3),
-            "collision": bool(last is not None and last.collision),
-            "collision_at_fault": bool(last is not None and last.collision and last.at_fault),
-            "offroad": bool(last is not None and last.offroad),
-            "mean_speed_mps": float(np.mean(self._speed)) if self._speed else 0.0,
-            "rest_at_s": self._rest_at_s(),
-            "min_ttc_s": float(self._min_ttc_s),
-            "max_jerk_mps3": float(jerk.max()),
-            "max_lateral_mps2": float(max(self._lateral, default=0.0)),
-            "route_completion": self.progress,
-            "guard_ticks": self._guard_ticks,
-            "ticks": self._commands,
-            "guard_interventions": self.guard_interventions,
-            "events": list(last.events) if last is not None else [],
-        }
+
+    @staticmethod
+    def progress(truth: Truth) -> tuple[str, float]:
+        """In words and as a share, for who watches a run."""
 
 
-def time_to_collision(truth: Truth) -> float:
-    """Least time in which the ego's and any agent's boxes would meet at constant velocities, s; at most the horizon.
+def make_metrics(kind: str) -> Metrics:
+    """Fresh metrics of a task, or of a profile's kind."""
+    metrics: Metrics = load(parts_of(kind).metrics)()
+    return metrics
 
-    Boxes are taken along the ego's axes. 0 when they already overlap.
-    """
-    if len(truth.agent_id) == 0:
-        return TTC_HORIZON_S
-    x, y, yaw = truth.map_ego_pose
-    cos, sin = math.cos(yaw), math.sin(yaw)
-    to_ego = np.array([[cos, -sin], [sin, cos]])
-    offset = (truth.map_position_m.astype(np.float64) - (x, y)) @ to_ego
-    velocity = truth.map_velocity_mps.astype(np.float64) @ to_ego - (truth.speed_mps, 0.0)
-    turn = truth.map_yaw_rad.astype(np.float64) - yaw
-    length, width = truth.size_m[:, 0].astype(np.float64), truth.size_m[:, 1].astype(np.float64)
-    c, s = np.abs(np.cos(turn)), np.abs(np.sin(turn))
-    half = 0.5 * np.stack([length * c + width * s + _EGO_SIZE_M[0], length * s + width * c + _EGO_SIZE_M[1]], axis=1)
-    speed = np.where(np.abs(velocity) < 1e-6, 1e-6, velocity)
-    a, b = (-half - offset) / speed, (half - offset) / speed
-    enter = np.minimum(a, b).max(axis=1)
-    leave = np.maximum(a, b).min(axis=1)
-    meets = (enter <= leave) & (leave > 0.0)
-    if not meets.any():
-        return TTC_HORIZON_S
-    return float(min(TTC_HORIZON_S, np.maximum(enter[meets], 0.0).min()))
+
+def measures_of(kind: str) -> Measures:
+    """How a task's rows are summed up."""
+    found: Measures = load(parts_of(kind).metrics).measures
+    return found
+
+
+class GuardCount:
+    """What the guard did in one episode."""
+
+    def __init__(self) -> None:
+        self._causes: Counter[str] = Counter()
+        self._acted = 0
+        self._commands = 0
+
+    def add(self, messages: Mapping[str, Message]) -> None:
+        """Messages of one tick; only ``command`` is read."""
+        command = messages.get("command")
+        if isinstance(command, Command):
+            self._commands += 1
+            self._acted += bool(command.causes)
+            self._causes.update(command.causes)
+
+    def result(self) -> dict[str, Any]:
+        """Ticks in which it acted, of all, and by cause."""
+        causes = dict(sorted(self._causes.items()))
+        return {"guard_ticks": self._acted, "ticks": self._commands, "guard_interventions": causes}

@@ -15,16 +15,15 @@ import msgspec
 import numpy as np
 
 from visuomotor.launch.evaluate import statistics
-
-SHARES = ("success", "collision", "collision_at_fault", "offroad")
-MEANS = ("mean_speed_mps", "min_ttc_s", "max_jerk_mps3", "max_lateral_mps2", "route_completion", "duration_s")
+from visuomotor.launch.evaluate.metrics import Measures, Ratio, measures_of
+from visuomotor.launch.tasks import DEFAULT
 
 
 class Score(msgspec.Struct, kw_only=True):
     """Result of one or more episodes of one configuration."""
 
-    task: str = "drive"
-    suite: str = "drive-v1"
+    task: str = DEFAULT.name
+    suite: str = DEFAULT.suite
     policy: str = ""
     perception: str = "real"
     clock: str = "lockstep"
@@ -42,7 +41,7 @@ class Score(msgspec.Struct, kw_only=True):
 
     def finish(self) -> Score:
         """Fill the summary and the guard's shares from the episodes; returns itself."""
-        self.summary = summarise(self.episodes)
+        self.summary = summarise(self.episodes, measures_of(self.task))
         causes: Counter[str] = Counter()
         for episode in self.episodes:
             causes.update(episode.get("guard_interventions", {}))
@@ -70,18 +69,33 @@ def load_score(path: Path) -> Score:
         raise ValueError(f"{path}: not a score file ({error})") from error
 
 
-def summarise(episodes: Sequence[Mapping[str, Any]]) -> dict[str, statistics.Estimate]:
+def summarise(episodes: Sequence[Mapping[str, Any]], measures: Measures) -> dict[str, statistics.Estimate]:
     """Every metric with its 95 % interval over episodes."""
     summary: dict[str, statistics.Estimate] = {}
-    for name in SHARES:
+    for name in measures.shares:
         values = [bool(episode[name]) for episode in episodes if name in episode]
         if values:
             summary[name] = statistics.share(np.array(values))
-    for name in MEANS:
-        values_f = [float(episode[name]) for episode in episodes if name in episode]
+    for ratio in measures.ratios:
+        known = [episode for episode in episodes if all(key in episode for key in (*ratio.above, *ratio.below))]
+        if known:
+            summary[ratio.name] = statistics.pooled_share(*sums(known, ratio))
+    for key, name in measures.groups.items():
+        for group in sorted({group for episode in episodes for group in episode.get(key, ())}):
+            pairs = np.array([episode[key].get(group, (0, 0)) for episode in episodes if key in episode], np.float64)
+            summary[f"{name}, {group}"] = statistics.pooled_share(*pairs.T)
+    for name in measures.means:
+        values_f = [float(episode[name]) for episode in episodes if episode.get(name) is not None]
         if values_f:
             summary[name] = statistics.bootstrap_mean(np.array(values_f))
     return summary
+
+
+def sums(episodes: Sequence[Mapping[str, Any]], ratio: Ratio) -> tuple[np.ndarray, np.ndarray]:
+    """Above and below the line of a ratio, [n] each."""
+    rows = [[sum(float(episode[key]) for key in keys) for keys in (ratio.above, ratio.below)] for episode in episodes]
+    above, below = np.array(rows, np.float64).reshape(-1, 2).T
+    return above, below
 
 
 def paired_by_seed(ours: Score, theirs: Score, key: str) -> statistics.Estimate:
@@ -90,6 +104,14 @@ def paired_by_seed(ours: Score, theirs: Score, key: str) -> statistics.Estimate:
     b = {episode["seed"]: float(episode[key]) for episode in theirs.episodes}
     seeds = sorted(a.keys() & b.keys())
     return statistics.paired_difference(np.array([a[s] for s in seeds]), np.array([b[s] for s in seeds]))
+
+
+def paired_ratio(ours: Score, theirs: Score, name: str) -> statistics.Estimate:
+    """Difference ``ours - theirs`` of a pooled share of the task's over the seeds that both have."""
+    (ratio,) = (ratio for ratio in measures_of(ours.task).ratios if ratio.name == name)
+    a, b = ({episode["seed"]: episode for episode in score.episodes} for score in (ours, theirs))
+    seeds = sorted(a.keys() & b.keys())
+    return statistics.paired_shares(*sums([a[s] for s in seeds], ratio), *sums([b[s] for s in seeds], ratio))
 
 
 def event_shares(episodes: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:

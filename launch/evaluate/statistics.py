@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 
 _RESAMPLES = 4000
+_SEED = 20_260_101
 _Z95 = 1.959964
 
 
@@ -50,10 +51,50 @@ def bootstrap_mean(values: np.ndarray) -> Estimate:
     n = len(values)
     if n == 0:
         return Estimate(math.nan, math.nan, math.nan, 0)
-    rng = np.random.default_rng(20_260_101)
-    means = values[rng.integers(0, n, (_RESAMPLES, n))].mean(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return Estimate(float(values.mean()), float(low), float(high), n)
+    return _interval(float(values.mean()), values[_draw(n)].mean(axis=1), n)
+
+
+def pooled_share(above: np.ndarray, below: np.ndarray) -> Estimate:
+    """Share of all parts of n cases, the sum of ``above`` [n] over that of ``below`` [n]; bootstrap over the cases.
+
+    The parts of one case are not independent of each other, so the cases are drawn, with all of their parts. NaN where
+    there is no part at all.
+    """
+    above, below = np.asarray(above, np.float64), np.asarray(below, np.float64)
+    n = len(below)
+    if below.sum() == 0.0:
+        return Estimate(math.nan, math.nan, math.nan, n)
+    return _interval(float(above.sum() / below.sum()), _resampled_share(above, below, _draw(n)), n)
+
+
+def paired_shares(
+    our_above: np.ndarray, our_below: np.ndarray, their_above: np.ndarray, their_below: np.ndarray
+) -> Estimate:
+    """Difference of two pooled shares over the same n cases, ours less theirs; bootstrap over the pairs."""
+    n = len(our_below)
+    if len(their_below) != n:
+        raise ValueError(f"paired comparison: expected equally many cases, got {n} and {len(their_below)}")
+    if our_below.sum() == 0.0 or their_below.sum() == 0.0:
+        return Estimate(math.nan, math.nan, math.nan, n)
+    mean = float(our_above.sum() / our_below.sum() - their_above.sum() / their_below.sum())
+    drawn = _draw(n)
+    resampled = _resampled_share(our_above, our_below, drawn) - _resampled_share(their_above, their_below, drawn)
+    return _interval(mean, resampled, n)
+
+
+def _draw(n: int) -> np.ndarray:
+    return np.random.default_rng(_SEED).integers(0, n, (_RESAMPLES, n))
+
+
+def _resampled_share(above: np.ndarray, below: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    """A share per resample; NaN for one without any part."""
+    sums = below[drawn].sum(axis=1)
+    return np.where(sums > 0.0, above[drawn].sum(axis=1) / np.maximum(sums, 1e-12), np.nan)
+
+
+def _interval(mean: float, resampled: np.ndarray, n: int) -> Estimate:
+    low, high = np.nanpercentile(resampled, [2.5, 97.5])
+    return Estimate(mean, float(low), float(high), n)
 
 
 def paired_difference(ours: np.ndarray, theirs: np.ndarray) -> Estimate:

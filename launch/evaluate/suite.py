@@ -17,10 +17,11 @@ from typing import Any
 
 import msgspec
 
-from visuomotor.launch.evaluate.metrics import DriveMetrics
+from visuomotor.launch.evaluate.metrics import make_metrics
 from visuomotor.launch.evaluate.score import Score, provenance
 from visuomotor.launch.process_table import NodeSpec, create_node, make_table
 from visuomotor.launch.profile import Profile
+from visuomotor.launch.tasks import DEFAULT
 from visuomotor.messages.digest import episode_digest
 from visuomotor.messages.graph import Graph
 from visuomotor.messages.schema import Episode
@@ -32,7 +33,8 @@ class SuiteRun(msgspec.Struct, kw_only=True):
     """One configuration to be evaluated."""
 
     nodes: list[NodeSpec]
-    suite: str = "drive-v1"
+    task: str = DEFAULT.name
+    suite: str = DEFAULT.suite
     split: str = "evaluation"
     policy: str = ""
     perception: str = "real"
@@ -53,6 +55,7 @@ def make_run(profile: Profile) -> SuiteRun:
             bundles[name] = f"{Path(path).name} sha256:{hashlib.sha256(manifest.read_bytes()).hexdigest()[:16]}"
     return SuiteRun(
         nodes=make_table(profile),
+        task=profile.task,
         suite=profile.suite,
         split=profile.split,
         policy=Path(profile.policy).name,
@@ -69,9 +72,9 @@ def build_graph(nodes: Sequence[NodeSpec]) -> Graph:
 
 
 def run_episode(graph: Graph, run: SuiteRun, seed: int, index: int = 0) -> dict[str, Any]:
-    """Drive one seed to its end; returns its row of ``score.json``."""
-    graph.reset(Episode(phase="reset", index=index, suite=run.suite, split=run.split, seed=seed))
-    metrics = DriveMetrics()
+    """Run one seed to its end; returns its row of ``score.json``."""
+    graph.reset(Episode(phase="reset", index=index, task=run.task, suite=run.suite, split=run.split, seed=seed))
+    metrics = make_metrics(run.task)
     started = time.perf_counter()
     for _ in range(MAX_TICKS):
         metrics.add(graph.tick())
@@ -118,6 +121,7 @@ def run_suite(
         else:
             _run_parallel(run, open_seeds, jobs, keep)
     score = Score(
+        task=run.task,
         suite=run.suite,
         policy=run.policy,
         perception=run.perception,

@@ -106,7 +106,7 @@ def test_a_disk_that_fills_up_during_the_drive(small_disk: Path, start: Callable
     assert run.poll() is None, run.communicate()[1]
     fill(small_disk)
     errors = check_that_it_drives_on_and_stops(run)
-    assert errors.count("logs and results may be lost, the drive goes on") == 1
+    assert errors.count("logs and results may be lost, the run goes on") == 1
     assert errors.count("results are lost: ") == 1
     assert "No space left on device; free some room and start again" in errors
 
@@ -139,7 +139,7 @@ def test_a_disk_that_is_nearly_full_is_told_once() -> None:
     for now[0], free[0] in ((0, 10**9), (1, 1), (LOOK_S, 10**6), (2 * LOOK_S, 0), (3 * LOOK_S, 10**9), (4 * LOOK_S, 0)):
         said.append(watch.look())
     assert [bool(text) for text in said] == [False, False, True, False, True, True]
-    assert said[2] == "/runs: 1 MB free on its disk; logs and results may be lost, the drive goes on"
+    assert said[2] == "/runs: 1 MB free on its disk; logs and results may be lost, the run goes on"
     assert said[4] == "/runs: 1000 MB free on its disk again"
 
 

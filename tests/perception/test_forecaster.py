@@ -6,12 +6,10 @@ import pytest
 from visuomotor.deploy.runtime.bundle import BundleError, BundleMeta, write_bundle
 from visuomotor.messages.node import Inputs, Sample, Tick
 from visuomotor.messages.schema import CAR, CLASS_NAMES, CONE, PEDESTRIAN, Episode, Forecast, Header, Tracks
+from visuomotor.messages.tasks import get_task
 from visuomotor.perception.baseline_forecasters import ConstantVelocity, Kalman, line_velocity
 from visuomotor.perception.forecaster import (
     FUTURES,
-    HISTORY_SAMPLES,
-    HORIZON_STEPS,
-    STEP_S,
     Forecaster,
     Futures,
     checked_history,
@@ -21,6 +19,8 @@ from visuomotor.perception.forecaster_node import ForecasterNode
 from visuomotor.perception.history import SlotHistory, TrackHistory
 
 SHIPPED = Path(__file__).resolve().parents[2] / "models" / "drive-forecaster"
+ROAD = get_task("drive")
+HISTORY_SAMPLES, HORIZON_STEPS, STEP_S = ROAD.history_samples, ROAD.horizon_steps, ROAD.forecast_step_s
 T_S = (np.arange(HISTORY_SAMPLES) - (HISTORY_SAMPLES - 1)) * STEP_S
 AHEAD_S = np.arange(1, HORIZON_STEPS + 1) * STEP_S
 
@@ -124,7 +124,7 @@ def test_wrong_input_is_named() -> None:
     with pytest.raises(ValueError, match="finite"):
         checked_history(history * np.inf, present, good[2], good[3], HISTORY_SAMPLES)
     with pytest.raises(ValueError, match="futures"):
-        ConstantVelocity(7)
+        ConstantVelocity(futures=7)
 
 
 def test_names_are_looked_up(tmp_path: Path) -> None:

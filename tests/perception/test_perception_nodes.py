@@ -9,9 +9,11 @@ from visuomotor.messages.node import Inputs, Message, Node, Sample, Tick
 from visuomotor.messages.schema import CAR, Detections, Episode, Forecast, Header, Tracks, Truth, VehicleState
 from visuomotor.perception.empty import no_detections, no_tracks
 from visuomotor.perception.node import create
+from visuomotor.perception.tasks import get_perception
 from visuomotor.perception.tracker_node import TrackerNode
 from visuomotor.perception.truth_node import BlindPerceptionNode, TruthPerceptionNode, truth_tracks
 
+ROAD = get_perception("drive")
 PROFILE = Path(__file__).resolve().parents[2] / "launch" / "profiles" / "drive"
 PATHS = [PROFILE / f"camera_{name}.yaml" for name in ("front", "left", "right")]
 NAMES = ("camera_front", "camera_left", "camera_right")
@@ -42,7 +44,7 @@ def truth(tick: int = 0, valid: bool = True) -> Truth:
 
 
 def test_truth_becomes_tracks_in_odom_within_range() -> None:
-    tracks = truth_tracks(truth())
+    tracks = truth_tracks(truth(), ROAD.truth_range_m)
     assert tracks.track_id.tolist() == [3, 8]  # the third is 150 m away
     assert tracks.odom_position_m == pytest.approx(np.array([[30.0, 0.0], [10.0, 4.0]]), abs=1e-4)
     assert tracks.odom_velocity_mps == pytest.approx(np.array([[5.0, 0.0], [0.0, -1.0]]), abs=1e-5)
@@ -51,7 +53,7 @@ def test_truth_becomes_tracks_in_odom_within_range() -> None:
 
 
 def test_truth_perception_counts_ages_and_forgets() -> None:
-    node = TruthPerceptionNode(NAMES)
+    node = TruthPerceptionNode(ROAD, NAMES)
     for tick in range(4):
         tracks = step(node, tick, truth=truth(tick))["tracks"]
     assert isinstance(tracks, Tracks)
@@ -66,7 +68,7 @@ def test_truth_perception_counts_ages_and_forgets() -> None:
 
 
 def test_blind_perception_sees_nothing_and_stands_by_it() -> None:
-    tracks = step(BlindPerceptionNode(NAMES), 0, vehicle_state=VehicleState(header=header(0)))["tracks"]
+    tracks = step(BlindPerceptionNode(ROAD, NAMES), 0, vehicle_state=VehicleState(header=header(0)))["tracks"]
     assert isinstance(tracks, Tracks)
     assert len(tracks.track_id) == 0
     assert tracks.header.valid
@@ -86,7 +88,7 @@ def car_at(x: float, valid: bool = True, tick: int = 0) -> Detections:
 
 
 def test_the_tracker_node_goes_by_capture_time_and_odometry() -> None:
-    node = TrackerNode([load_camera(path) for path in PATHS])
+    node = TrackerNode([load_camera(path) for path in PATHS], ROAD)
     node.warm_up()
     node.reset(Episode(phase="reset"))
     for tick in range(20):
@@ -98,7 +100,7 @@ def test_the_tracker_node_goes_by_capture_time_and_odometry() -> None:
 
 
 def test_invalid_detections_coast_and_are_passed_on_as_invalid() -> None:
-    node = TrackerNode([load_camera(path) for path in PATHS])
+    node = TrackerNode([load_camera(path) for path in PATHS], ROAD)
     for tick in range(15):
         broken = tick >= 5
         tracks = step(

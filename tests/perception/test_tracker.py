@@ -5,11 +5,15 @@ import numpy as np
 import pytest
 
 from visuomotor.messages.camera import CameraModel, load_camera
-from visuomotor.messages.schema import CAR, CONE, PEDESTRIAN, TRUCK, Detections, Tracks, VehicleState
+from visuomotor.messages.schema import CAR, CONE, PEDESTRIAN, TRUCK, Detections, Tracks
 from visuomotor.perception.empty import no_detections
-from visuomotor.perception.tracker import Tracker, TrackerConfig
+from visuomotor.perception.motion import TrackerConfig
+from visuomotor.perception.robot_pose import RobotPose
+from visuomotor.perception.tasks import get_perception
+from visuomotor.perception.tracker import Tracker
 
 PROFILE = Path(__file__).resolve().parents[2] / "launch" / "profiles" / "drive"
+ROAD = get_perception("drive")
 NAMES = ("camera_front", "camera_left", "camera_right")
 SIZES = {CAR: (4.5, 1.8), TRUCK: (8.0, 2.4), PEDESTRIAN: (0.5, 0.5), CONE: (0.4, 0.4)}
 
@@ -44,12 +48,12 @@ def found(
     )
 
 
-def state(x: float = 0.0, y: float = 0.0, yaw: float = 0.0, speed: float = 0.0) -> VehicleState:
-    return VehicleState(speed_mps=speed, odom_x_m=x, odom_y_m=y, odom_yaw_rad=yaw)
+def state(x: float = 0.0, y: float = 0.0, yaw: float = 0.0, speed: float = 0.0) -> RobotPose:
+    return RobotPose(speed_mps=speed, x_m=x, y_m=y, yaw_rad=yaw)
 
 
 def test_two_hits_make_a_track_and_one_does_not(cameras: list[CameraModel]) -> None:
-    tracker = Tracker(cameras)
+    tracker = Tracker(cameras, ROAD)
     assert len(tracker.update(found([(10, 0)]), state(), 0.0).track_id) == 0
     tracks = tracker.update(found([(10, 0)]), state(), 0.1)
     assert tracks.track_id.tolist() == [1]
@@ -60,14 +64,14 @@ def test_two_hits_make_a_track_and_one_does_not(cameras: list[CameraModel]) -> N
 
 
 def test_a_single_false_alarm_never_becomes_a_track(cameras: list[CameraModel]) -> None:
-    tracker = Tracker(cameras)
+    tracker = Tracker(cameras, ROAD)
     tracker.update(found([(10, 0)]), state(), 0.0)
     for k in range(1, 10):
         assert len(tracker.update(no_detections(NAMES), state(), 0.1 * k).track_id) == 0
 
 
 def test_a_weak_detection_prolongs_but_never_begins_a_track(cameras: list[CameraModel]) -> None:
-    tracker = Tracker(cameras)
+    tracker = Tracker(cameras, ROAD)
     for k in range(5):
         assert len(tracker.update(found([(10, 0)], score=0.25), state(), 0.1 * k).track_id) == 0
     for k in range(5, 8):
@@ -89,7 +93,7 @@ def follow(tracker: Tracker, ticks: int, noise: float = 0.0, speed: float = 6.0)
 
 
 def test_speed_is_learnt_from_positions(cameras: list[CameraModel]) -> None:
-    tracks, place = follow(Tracker(cameras), 25, noise=0.15)
+    tracks, place = follow(Tracker(cameras, ROAD), 25, noise=0.15)
     assert tracks.odom_velocity_mps[0] == pytest.approx([6, 0], abs=0.7)
     assert tracks.odom_position_m[0] == pytest.approx(place, abs=0.35)
     assert np.linalg.eigvalsh(tracks.covariance[0]).min() > 0
@@ -98,7 +102,7 @@ def test_speed_is_learnt_from_positions(cameras: list[CameraModel]) -> None:
 @pytest.mark.parametrize("kind", [CAR, TRUCK])
 def test_who_cuts_in_keeps_his_name_and_is_followed(cameras: list[CameraModel], kind: int) -> None:
     """Along the lane for 2 s, then sideways at 1.5 m/s2 up to 2.5 m/s, as the rudest of the suite's drivers do."""
-    tracker = Tracker(cameras)
+    tracker = Tracker(cameras, ROAD)
     y, sideways_mps, lags = 3.5, 0.0, []
     for k in range(45):
         if k >= 20:
@@ -117,7 +121,7 @@ def test_who_cuts_in_keeps_his_name_and_is_followed(cameras: list[CameraModel], 
 
 
 def test_the_motion_of_the_car_is_no_motion_of_objects(cameras: list[CameraModel]) -> None:
-    tracker = Tracker(cameras)
+    tracker = Tracker(cameras, ROAD)
     for k in range(20):
         yaw, x = 0.03 * k, 0.8 * k
         c, s = np.cos(yaw), np.sin(yaw)
@@ -130,7 +134,7 @@ def test_the_motion_of_the_car_is_no_motion_of_objects(cameras: list[CameraModel
 
 
 def test_reports_of_two_cameras_are_one_object(cameras: list[CameraModel]) -> None:
-    tracker = Tracker(cameras)
+    tracker = Tracker(cameras, ROAD)
     for k in range(4):
         tracks = tracker.update(found([(-12.0, 0.3), (-12.6, -0.2)], camera=[1, 2], sigma=0.5), state(), 0.1 * k)
     assert tracks.track_id.tolist() == [1]
@@ -138,14 +142,14 @@ def test_reports_of_two_cameras_are_one_object(cameras: list[CameraModel]) -> No
 
 
 def test_two_objects_of_one_camera_stay_two(cameras: list[CameraModel]) -> None:
-    tracker = Tracker(cameras)
+    tracker = Tracker(cameras, ROAD)
     for k in range(4):
         tracks = tracker.update(found([(12.0, 0.4), (12.5, -0.4)], PEDESTRIAN), state(), 0.1 * k)
     assert len(tracks.track_id) == 2
 
 
 def test_an_object_in_view_that_is_gone_is_dropped_soon(cameras: list[CameraModel]) -> None:
-    tracker = Tracker(cameras)
+    tracker = Tracker(cameras, ROAD)
     for k in range(10):
         tracker.update(found([(15, 0)]), state(), 0.1 * k)
     kept = [len(tracker.update(no_detections(NAMES), state(), 1.0 + 0.1 * k).track_id) for k in range(12)]
@@ -155,7 +159,7 @@ def test_an_object_in_view_that_is_gone_is_dropped_soon(cameras: list[CameraMode
 
 @pytest.mark.parametrize("where", ["blind angle", "dead camera"])
 def test_what_cannot_be_seen_is_coasted(cameras: list[CameraModel], where: str) -> None:
-    tracker = Tracker(cameras)
+    tracker = Tracker(cameras, ROAD)
     start = (3.0, 4.0) if where == "blind angle" else (20.0, 0.0)
     for k in range(10):
         tracker.update(found([start]), state(), 0.1 * k)
@@ -170,7 +174,7 @@ def test_what_cannot_be_seen_is_coasted(cameras: list[CameraModel], where: str) 
 def test_a_vehicle_in_the_blind_angle_stays_and_a_pedestrian_does_not(cameras: list[CameraModel]) -> None:
     present = {}
     for class_id in (CAR, PEDESTRIAN):
-        tracker = Tracker(cameras)
+        tracker = Tracker(cameras, ROAD)
         for k in range(10):
             tracker.update(found([(3.0, 4.0)], class_id), state(), 0.1 * k)
         present[class_id] = [
@@ -182,7 +186,7 @@ def test_a_vehicle_in_the_blind_angle_stays_and_a_pedestrian_does_not(cameras: l
 
 
 def test_an_id_lasts_through_occlusion(cameras: list[CameraModel]) -> None:
-    tracker = Tracker(cameras)
+    tracker = Tracker(cameras, ROAD)
     for k in range(40):
         hidden = 15 <= k < 30
         behind = (30.0, 0.0)
@@ -193,7 +197,7 @@ def test_an_id_lasts_through_occlusion(cameras: list[CameraModel]) -> None:
 
 
 def test_crossing_paths_keep_their_names(cameras: list[CameraModel]) -> None:
-    tracker = Tracker(cameras)
+    tracker = Tracker(cameras, ROAD)
     rng = np.random.default_rng(3)
     for k in range(40):
         t = 0.1 * k
@@ -211,7 +215,7 @@ def test_crossing_paths_keep_their_names(cameras: list[CameraModel]) -> None:
 
 
 def test_the_class_is_voted_on(cameras: list[CameraModel]) -> None:
-    tracker = Tracker(cameras)
+    tracker = Tracker(cameras, ROAD)
     for k in range(12):
         tracks = tracker.update(found([(12, 0)], TRUCK if k in (0, 4, 7) else CAR), state(), 0.1 * k)
     assert tracks.class_id.tolist() == [CAR]
@@ -219,7 +223,7 @@ def test_the_class_is_voted_on(cameras: list[CameraModel]) -> None:
 
 
 def test_a_cone_is_never_matched_with_a_truck(cameras: list[CameraModel]) -> None:
-    tracker = Tracker(cameras)
+    tracker = Tracker(cameras, ROAD)
     for k in range(5):
         tracker.update(found([(12, 0)], CONE), state(), 0.1 * k)
     for k in range(5, 8):
@@ -229,14 +233,14 @@ def test_a_cone_is_never_matched_with_a_truck(cameras: list[CameraModel]) -> Non
 
 
 def test_flipped_headings_of_a_settled_vehicle_are_turned_back(cameras: list[CameraModel]) -> None:
-    tracker = Tracker(cameras)
+    tracker = Tracker(cameras, ROAD)
     for k in range(20):
         tracks = tracker.update(found([(12, 0)], heading=np.pi if k in (8, 12, 13) else 0.0), state(), 0.1 * k)
     assert tracks.odom_heading_rad[0] == pytest.approx(0.0, abs=0.05)
 
 
 def test_reset_forgets_everything_and_runs_are_equal(cameras: list[CameraModel]) -> None:
-    tracker = Tracker(cameras)
+    tracker = Tracker(cameras, ROAD)
     first, _ = follow(tracker, 20, noise=0.2)
     tracker.reset()
     second, _ = follow(tracker, 20, noise=0.2)
@@ -246,14 +250,14 @@ def test_reset_forgets_everything_and_runs_are_equal(cameras: list[CameraModel])
 
 
 def test_at_most_the_nearest_few_are_reported(cameras: list[CameraModel]) -> None:
-    tracker = Tracker(cameras, TrackerConfig(tracks_max=3))
+    tracker = Tracker(cameras, ROAD, TrackerConfig(tracks_max=3))
     for k in range(3):
         tracks = tracker.update(found([(10.0 + 6 * i, 0.0) for i in range(6)]), state(), 0.1 * k)
     assert sorted(tracks.odom_position_m[:, 0].round().tolist()) == [10, 16, 22]
 
 
 def test_bad_input_is_named(cameras: list[CameraModel]) -> None:
-    tracker = Tracker(cameras)
+    tracker = Tracker(cameras, ROAD)
     tracker.update(no_detections(NAMES), state(), 1.0)
     with pytest.raises(ValueError, match="t_s"):
         tracker.update(no_detections(NAMES), state(), 0.5)
@@ -262,7 +266,7 @@ def test_bad_input_is_named(cameras: list[CameraModel]) -> None:
 
 
 def test_detections_that_are_not_finite_are_left_out(cameras: list[CameraModel]) -> None:
-    tracker = Tracker(cameras)
+    tracker = Tracker(cameras, ROAD)
     for k in range(3):
         tracks = tracker.update(found([(10, 0), (np.nan, np.nan)]), state(), 0.1 * k)
     assert len(tracks.track_id) == 1
@@ -270,7 +274,7 @@ def test_detections_that_are_not_finite_are_left_out(cameras: list[CameraModel])
 
 
 def test_twenty_objects_take_little_time(cameras: list[CameraModel]) -> None:
-    tracker = Tracker(cameras)
+    tracker = Tracker(cameras, ROAD)
     rng = np.random.default_rng(0)
     base = np.stack([np.repeat(np.arange(5) * 8.0 + 8, 4), np.tile([-7.0, -3.5, 0.0, 3.5], 5)], 1)
     taken = []
@@ -290,7 +294,7 @@ def test_without_headings_motion_tells_where_objects_go(
     cameras: list[CameraModel], speed: float, lateral: float, ego_speed: float
 ) -> None:
     """With the traffic, against it, across, and standing: each track lives on and learns its velocity."""
-    tracker = Tracker(cameras)
+    tracker = Tracker(cameras, ROAD)
     rng = np.random.default_rng(1)
     start = np.array([60.0 if speed < 5 and not lateral else 20.0, -8.0 if lateral else 3.0])
     seen = set()
@@ -311,7 +315,7 @@ def test_without_headings_motion_tells_where_objects_go(
 
 
 def test_a_heading_that_is_told_once_stays(cameras: list[CameraModel]) -> None:
-    tracker = Tracker(cameras)
+    tracker = Tracker(cameras, ROAD)
     tracker.update(found([(15.0, 2.0)], heading=1.2), state(), 0.0)
     for k in range(1, 6):
         tracks = tracker.update(found([(15.0, 2.0)], heading=np.nan), state(), 0.1 * k)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
-from visuomotor.control.arm.config import CONTROL_PERIOD_S, REST_RAD
+from visuomotor.control.arm.config import CELL, CLASS_NAMES, CONTROL_PERIOD_S, REST_RAD
 from visuomotor.control.arm.inputs import AGENTS_MAX, ArmInputs
-from visuomotor.control.arm.kinematics import forward, jacobian
+from visuomotor.control.arm.kinematics import forward, jacobian, solve_velocity
 
 
 class Arms:
@@ -64,3 +67,71 @@ class Arms:
 @pytest.fixture(scope="session")
 def make_arms() -> type[Arms]:
     return Arms
+
+
+TIMES_S = 0.1 * np.arange(1, 21)
+BINS_M = np.array([[*centre, CELL.bin_size_m[2]] for centre in CELL.bin_centre_m])
+
+
+def place_parts(inputs: ArmInputs, parts: list[dict], *, futures: str = "velocity", **changes: object) -> ArmInputs:
+    """The inputs with an order for two parts of every class and these parts on the belt, the same in every cell.
+
+    A part is {kind, x, y, vx, vy, yaw, length, width, unseen, age}; ``futures``: "velocity", "standing" or "none".
+    """
+    count = inputs.count
+
+    def slots(name: str, default: float) -> np.ndarray:
+        out = np.zeros((count, AGENTS_MAX))
+        out[:, : len(parts)] = [part.get(name, default) for part in parts]
+        return out
+
+    position = np.stack([slots("x", 0.5), slots("y", 0.0)], axis=2)
+    velocity = np.stack([slots("vx", 0.0), slots("vy", 0.0)], axis=2)
+    moved = velocity if futures == "velocity" else np.zeros_like(velocity)
+    future = (position[:, :, None] + moved[:, :, None] * TIMES_S[:, None])[:, :, None].astype(np.float32)
+    classes = len(CLASS_NAMES)
+    values = {
+        "gripper_width_m": np.full(count, 0.08),
+        "wanted": np.full((count, classes), 2),
+        "bin_index": np.tile(np.arange(classes) % 2, (count, 1)),
+        "bin_m": np.tile(BINS_M, (count, 1, 1)),
+        "track_present": np.tile(np.arange(AGENTS_MAX) < len(parts), (count, 1)),
+        "track_id": np.tile(np.arange(AGENTS_MAX), (count, 1)),
+        "class_id": slots("kind", 0.0).astype(np.int64),
+        "track_position_m": position,
+        "track_velocity_mps": velocity,
+        "track_heading_rad": slots("yaw", 0.0),
+        "track_size_m": np.stack([slots("length", 0.04), slots("width", 0.04)], axis=2),
+        "track_age_s": slots("age", 2.0),
+        "track_unseen_s": slots("unseen", 0.0),
+        "forecast_m": future if futures != "none" else future[:, :, :0, :0],
+        "forecast_probability": np.ones((count, AGENTS_MAX, int(futures != "none")), np.float32),
+        "last_action_norm": np.tile([0.0, 0.0, 0.0, 0.0, 1.0], (count, 1)),
+    }
+    return dataclasses.replace(inputs, **{**values, **changes})
+
+
+@pytest.fixture(scope="session")
+def make_scene() -> Callable[..., ArmInputs]:
+    """``place_parts`` under an arm in its rest posture, or in ``joints`` [B, 7]."""
+
+    def make(parts: list[dict], *, joints: np.ndarray | None = None, count: int = 1, **changes: object) -> ArmInputs:
+        return place_parts(Arms(count, joints).inputs, parts, **changes)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def joints_at() -> Callable[..., np.ndarray]:
+    """Joints [1, 7] that bring the tool to a place (m), found by following it there."""
+
+    def find(x: float, y: float, z: float, yaw: float = 0.0) -> np.ndarray:
+        joints = np.array([REST_RAD])
+        for _ in range(400):
+            tool = forward(joints)
+            away = np.array([[x, y, z]]) - tool.position_m
+            twist = np.column_stack([3.0 * away, 3.0 * (yaw - tool.yaw_rad)])
+            joints = joints + 0.05 * solve_velocity(joints, twist)
+        return joints
+
+    return find

@@ -1,0 +1,57 @@
+"""What the hand is doing, read off what is measured and off the last action: no hidden state anywhere.
+
+A policy without memory must still know, with a part in its hand that no camera sees, into which bin it goes. The
+gripper's number of the action carries that: any value <= 0 closes, and which part of [-1, 0] it lies in names the bin.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from visuomotor.control.arm.inputs import ArmInputs
+
+OPEN = 1.0
+LEAST_WIDTH_M, MOST_WIDTH_M = 0.022, 0.074  # of what can be held: wider than closed fingers, narrower than open ones
+HOLDING_FORCE_N = 10.0
+
+
+def close_for(bin_index: np.ndarray, bins: int) -> np.ndarray:
+    """The gripper's number that closes on a part for that bin: the middle of the bin's share of [-1, 0]."""
+    return -(np.asarray(bin_index) + 0.5) / bins
+
+
+def bin_of(grip_norm: np.ndarray, bins: int) -> np.ndarray:
+    """The bin that a closing gripper's number names; the first for one that opens."""
+    return np.clip(np.floor(-np.asarray(grip_norm) * bins), 0, bins - 1).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Hand:
+    """State of B hands."""
+
+    closing: np.ndarray  # [B] bool, the last command closes
+    holding: np.ndarray  # [B] bool, and something keeps the fingers apart
+    empty: np.ndarray  # [B] bool, and they have met: nothing was there
+    bin_index: np.ndarray  # [B] where to, as long as the hand is closing
+    bin_m: np.ndarray  # [B, 3] that bin
+
+    @classmethod
+    def of(cls, inputs: ArmInputs) -> Hand:
+        """From width and force of the fingers and the last action."""
+        grip = np.nan_to_num(inputs.last_action_norm[:, 4])
+        closing = grip <= 0.0
+        width = inputs.gripper_width_m
+        bins = inputs.bin_m.shape[1]
+        index = bin_of(grip, bins)
+        fits = (width > LEAST_WIDTH_M) & (width < MOST_WIDTH_M)
+        return cls(
+            closing=closing,
+            holding=closing & fits & (inputs.gripper_force_n > HOLDING_FORCE_N),
+            empty=closing & (width <= LEAST_WIDTH_M),
+            bin_index=index,
+            bin_m=inputs.bin_m[np.arange(inputs.count), index],
+        )
