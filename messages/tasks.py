@@ -9,8 +9,6 @@ from typing import Literal
 
 import msgspec
 
-from visuomotor.messages.schema import CLASS_NAMES
-
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
     """One row: classes, the services that only this kind of robot has, and how far its forecasts reach."""
@@ -33,7 +31,7 @@ TASKS: dict[str, Task] = {
     for row in (
         Task(
             name="drive",
-            class_names=CLASS_NAMES,
+            class_names=("car", "truck", "cyclist", "pedestrian", "cone"),
             symmetry=(1, 1, 1, 1, 1),
             state="vehicle_state",
             context="route",
@@ -57,6 +55,7 @@ TASKS: dict[str, Task] = {
 
 
 DEFAULT_TASK = "drive"  # of callers who name none: they were there before there was a second one
+DEFAULT_SUITE = f"{DEFAULT_TASK}-v1"
 
 
 def get_task(name: str) -> Task:

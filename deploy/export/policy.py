@@ -20,6 +20,7 @@ from visuomotor.control.train.lessons import get_lesson
 from visuomotor.control.train.normalizer import Normalizer
 from visuomotor.control.train.warm_ppo import WarmPPO
 from visuomotor.deploy.export.parity import ParityResult, check_parity
+from visuomotor.deploy.export.policy_rows import get_policy_row
 from visuomotor.deploy.export.portable import strip_traces
 from visuomotor.deploy.export.revision import find_revision
 from visuomotor.deploy.runtime.bundle import Bundle, BundleMeta, TensorSpec, write_bundle
@@ -71,8 +72,8 @@ def export_policy(
     ParityError when the graph differs, ValueError when the checkpoint is damaged or of another observation layout.
     """
     model, normalizer, progress = load_checkpoint(checkpoint)
-    lesson = get_lesson(progress.task)
-    interface, layout = lesson.interface, lesson.interface.layout
+    row, lesson = get_policy_row(progress.task), get_lesson(progress.task)
+    interface, layout = row.interface, row.interface.layout
     graph = PolicyGraph.of_checkpoint(model, normalizer).eval()
     data = _to_onnx(graph, layout.size)
     meta = BundleMeta(
@@ -93,7 +94,7 @@ def export_policy(
                 shape=("batch", interface.action_size),
                 low=-1.0,
                 high=1.0,
-                meaning=interface.action_meaning,
+                meaning=row.action,
             ),
         ),
         training={
@@ -112,7 +113,7 @@ def export_policy(
             "observation_units": list(layout.units),
             "observation_low": [float(v) for v in layout.low],
             "observation_high": [float(v) for v in layout.high],
-            "action_limits": msgspec.to_builtins(interface.limits),
+            "action_limits": msgspec.to_builtins(row.limits),
         },
     )
     with tempfile.TemporaryDirectory() as folder:
@@ -125,7 +126,7 @@ def export_policy(
         ).raise_if_failed()
         meta = msgspec.structs.replace(meta, parity=parity.to_meta())
         return write_bundle(
-            out, model=data, meta=meta, report=report or _report(progress, lesson, parity), weights=weights
+            out, model=data, meta=meta, report=report or _report(row.title, progress, lesson, parity), weights=weights
         )
 
 
@@ -184,7 +185,7 @@ def _algorithm(progress: Progress, lesson: Lesson) -> str:
     return f"{imitation}, then PPO of stable-baselines3 ({progress.environment_steps} steps)"
 
 
-def _report(progress: Progress, lesson: Lesson, parity: ParityResult) -> str:
+def _report(title: str, progress: Progress, lesson: Lesson, parity: ParityResult) -> str:
     rows = [
         f"| {e['minutes']:.0f} | {e['phase']} | {e['steps']} | {e['truth']['text']} | {e['errors']['text']} |"
         for e in progress.evaluations
@@ -192,7 +193,7 @@ def _report(progress: Progress, lesson: Lesson, parity: ParityResult) -> str:
     baseline = ", ".join(f"{name} {value:.1%}" for name, value in progress.baseline.items())
     return "\n".join(
         [
-            f"# {lesson.title}",
+            f"# {title}",
             "",
             f"How it was trained: {_algorithm(progress, lesson)}, on the perception error model.",
             "Cases: split `train`; this checkpoint was written at the last evaluation below, on the first",

@@ -79,15 +79,15 @@ class DetectorGraph(nn.Module):
 
         present = (kept >= MIN_SCORE).float()
 
-        def pick(values: Tensor) -> Tensor:
+        def chosen(values: Tensor) -> Tensor:
             return values.gather(1, order[..., None].expand(-1, -1, values.shape[2])) * present[..., None]
 
         return (
-            pick(found.box_px),
+            chosen(found.box_px),
             kept * present,
             class_id.gather(1, order) * present.to(torch.int64),
-            pick(found.ground_px - 0.5),  # pixel centres as in CameraModel
-            pick(found.heading),
-            pick(found.size_m),
+            chosen(found.ground_px - 0.5),  # pixel centres as in CameraModel
+            chosen(found.heading),
+            chosen(found.size_m),
             present.sum(1).to(torch.int64),
         )
