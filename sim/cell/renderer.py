@@ -45,7 +45,6 @@ class CellState(Protocol):
     tick: np.ndarray
     joint_position_rad: np.ndarray  # [B, 7]
     gripper_width_m: np.ndarray
-    belt_travel_m: np.ndarray  # how far the belt has run
     part_present: np.ndarray
     part_id: np.ndarray
     part_class: np.ndarray  # -1: of no class
@@ -54,6 +53,10 @@ class CellState(Protocol):
     part_yaw_rad: np.ndarray  # of the longer side
     part_size_m: np.ndarray
     part_spec: Any  # [B][P] PartSpec
+
+    @property
+    def belt_travel_m(self) -> np.ndarray:
+        """How far each belt has run [B]."""
 
 
 class CellScene(Protocol):
