@@ -146,8 +146,8 @@ def clutter_mesh(kind: str, scale: float) -> Mesh:
         ring(mesh, (0.045 * k, 0.012 * k), (0.0, 0.12 * k), Part.ACCENT, sides=10)
     elif kind == "cable":
         points = [(0.06 * np.sin(1.3 * i) * k, (-0.15 + 0.05 * i) * k, 0.005) for i in range(7)]
-        for start, end in itertools.pairwise(points):
-            beam(mesh, start, end, 0.009, Part.TYRE)
+        for one, following in itertools.pairwise(points):
+            beam(mesh, one, following, 0.009, Part.TYRE)
     elif kind == "stack":
         for level in range(4):
             half = (0.06 - 0.004 * level) * k
