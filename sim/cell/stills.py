@@ -17,7 +17,7 @@ from visuomotor.sim.cell.parts import CATALOGUE, DISTRACTOR, DISTRACTORS, PartSp
 from visuomotor.sim.cell.posture import plan_view, quaternion_from_turn, turn_from_quaternion
 from visuomotor.sim.cell.shapes import part_mesh
 
-BELT_Y_M = (-0.50, 1.00)  # a little more than the camera above the belt sees
+BELT_Y_M = (-0.55, 1.00)  # a little more than the camera above the belt sees
 PARTS_RANGE = (4, 17)
 DISTRACTOR_SHARE = 0.22
 TOUCHING_SHARE = 0.35
