@@ -22,6 +22,8 @@ POSITION_MIN_RAD = np.array(LIMITS.position_min_rad)
 POSITION_MAX_RAD = np.array(LIMITS.position_max_rad)
 VELOCITY_RADPS = np.array(LIMITS.velocity_radps)
 ACCELERATION_RADPS2 = np.array(LIMITS.acceleration_radps2)
+STEP_RADPS = ACCELERATION_RADPS2 * CONTROL_PERIOD_S
+FOLLOWING = 1.2  # steps by which a command may be ahead of the joints
 TWIST_ROWS = [0, 1, 2, 5]  # of the tool's Jacobian
 _TWIST = np.array([LIMITS.tool_speed_mps] * 3 + [LIMITS.yaw_rate_radps])
 
@@ -78,6 +80,10 @@ def command(
     and positions: towards a border or a limit they slow down so that they stop before it.
     """
     twist, width = decode(action_norm)
+    reached = inputs.joint_velocity_radps
+    sent = np.clip(
+        sent, reached - FOLLOWING * STEP_RADPS, reached + FOLLOWING * STEP_RADPS
+    )  # an arm that was held back
     start = starting_position(inputs.joint_position_rad, inputs.joint_velocity_radps, sent)
     end = start + CONTROL_PERIOD_S * sent
     course, twist = limit_tool(twist, end, sent, cell, approach)
@@ -166,7 +172,7 @@ def limit_change(wanted: np.ndarray, kept: np.ndarray, sent: np.ndarray) -> np.n
     As far as the joints' accelerations allow, and for all joints alike, so that the tool goes straight from its old
     course to its new one.
     """
-    step = ACCELERATION_RADPS2 * CONTROL_PERIOD_S
+    step = STEP_RADPS
     needed = kept - sent
     needed /= np.maximum(np.max(np.abs(needed) / step, axis=1, keepdims=True), 1.0)
     rest = wanted - sent - needed

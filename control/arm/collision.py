@@ -15,7 +15,7 @@ from visuomotor.control.arm.config import CELL, JOINTS, CellGeometry
 from visuomotor.control.arm.kinematics import FINGER_TIPS_M, link_frames
 
 FOOT, TOOL = -1, JOINTS  # frames beside those of the joints, 0 to 6
-BALL_SPACING_M = 0.06  # along a capsule; the balls are a little larger, so that nothing shows between them
+BALL_SPACING = 0.9  # radii, along a capsule; the balls are a tenth larger, so that nothing shows between them
 BIN_WALL_M = 0.006  # outside of a bin's inner size; its floor is as thick
 TIP_LENGTH_M = 0.0073  # of the fingers, beyond the point between their pads
 TIP_HALF_WIDTHS_M = (0.0105, 0.067)  # of both fingers wide open, along x and y of the tool
@@ -71,7 +71,7 @@ def _balls(names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     for name in names:
         capsule = CAPSULES[name]
         start, end = np.array(capsule.start_m), np.array(capsule.end_m)
-        steps = math.ceil(float(np.linalg.norm(end - start)) / BALL_SPACING_M)
+        steps = math.ceil(float(np.linalg.norm(end - start)) / (BALL_SPACING * capsule.radius_m))
         half = 0.5 * float(np.linalg.norm(end - start)) / steps
         for share in np.linspace(0.0, 1.0, steps + 1):
             frames.append(capsule.frame)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
-from visuomotor.control.arm.action import POSITION_MAX_RAD, POSITION_MIN_RAD, brake, stopping_time
+from visuomotor.control.arm.action import ACCELERATION_RADPS2, POSITION_MAX_RAD, POSITION_MIN_RAD, brake, stopping_time
 from visuomotor.control.arm.collision import WRIST_MIN_RAD, Surroundings
 from visuomotor.control.arm.config import JOINTS, CellGeometry
 from visuomotor.control.arm.kinematics import jacobian
@@ -32,6 +32,9 @@ ROOMS = (  # cause of each column of what ``StopPaths`` measures
 OBSTACLES = slice(2 * JOINTS + 6, None)  # the columns that are distances between bodies
 ACTING_SAMPLES, STOPPING_SAMPLES = 4, 6  # of a path
 SHARES, ROUNDS = 4, 3  # of a command that does not fit: how finely it is cut
+SLIDES = 2  # attempts to go along what is in the way
+AWAY = 0.002  # m or rad
+GRADIENT_STEP_RAD = 1e-4
 SLACK = 1e-9  # rounding
 
 
@@ -66,21 +69,41 @@ class StopPaths:
     def admit(
         self, start: np.ndarray, sent: np.ndarray, wanted: np.ndarray, dt_s: float
     ) -> tuple[np.ndarray, tuple[str, ...]]:
-        """The joint velocities [7] wanted, or else the farthest towards them from a stop, and what they would break.
+        """The joint velocities [7] nearest to those wanted that can be found, and what those wanted would break.
 
         ``start`` [7]: position when the command begins to act, then at the velocities ``sent`` [7].
         """
         broken = self.check(start, sent, wanted[None], dt_s)[0]
         if not broken.any():
             return wanted, ()
+        best = self._cut(start, sent, wanted, dt_s)
+        room, gradient = self._find_gradients(start)
+        closing = broken[: len(ROOMS)].copy()
+        for _ in range(SLIDES):
+            aside = turn_aside(wanted, room[closing], gradient[closing], dt_s + float(stopping_time(wanted, dt_s)[0]))
+            change = aside - sent
+            aside = sent + change / max(float((np.abs(change) / ACCELERATION_RADPS2).max()) / dt_s, 1.0)
+            found = self._cut(start, sent, aside, dt_s)
+            if np.linalg.norm(found - wanted) < np.linalg.norm(best - wanted):
+                best = found
+            closing |= self.check(start, sent, aside[None], dt_s)[0, : len(ROOMS)]
+        return best, tuple(dict.fromkeys(np.array(CAUSES)[broken].tolist()))
+
+    def _cut(self, start: np.ndarray, sent: np.ndarray, wanted: np.ndarray, dt_s: float) -> np.ndarray:
+        """The farthest from the stop towards the joint velocities wanted that breaks nothing."""
         stop = brake(sent, dt_s)
         least, width = 0.0, 1.0
         for _ in range(ROUNDS):
-            shares = least + width * np.arange(1, SHARES) / SHARES
+            shares = least + width * np.arange(1, SHARES + 1) / SHARES
             good = ~self.check(start, sent, stop + shares[:, None] * (wanted - stop), dt_s).any(axis=1)
-            least = max(least, float(shares[good].max(initial=least)))
+            least = float(shares[good].max(initial=least))
             width /= SHARES
-        return stop + least * (wanted - stop), tuple(dict.fromkeys(np.array(CAUSES)[broken].tolist()))
+        return stop + least * (wanted - stop)
+
+    def _find_gradients(self, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Room [R] at a posture, and how it changes with each joint [R, 7]."""
+        rooms = self.measure(start + GRADIENT_STEP_RAD * np.concatenate([np.zeros((1, JOINTS)), np.eye(JOINTS)]))
+        return rooms[0], (rooms[1:] - rooms[0]).T / GRADIENT_STEP_RAD
 
     def check(self, start: np.ndarray, sent: np.ndarray, velocities: np.ndarray, dt_s: float) -> np.ndarray:
         """What each of the joint velocities [K, 7] would break on the way to rest, [K, C] as in ``CAUSES``."""
@@ -111,6 +134,19 @@ class StopPaths:
 
 
 CAUSES = (*ROOMS, LIMIT_TOOL_SPEED)
+
+
+def turn_aside(wanted: np.ndarray, room: np.ndarray, gradient: np.ndarray, time_s: float) -> np.ndarray:
+    """The joint velocities [7] nearest to those wanted that use up no more of each room [R] than there is in a time.
+
+    What is at a limit moves along it and a little away. Projections in turn (Kaczmarz): nearly the nearest.
+    """
+    found = wanted
+    for _ in range(3):
+        for left, slope in zip(room, gradient, strict=True):
+            slowest = -(left - AWAY) / time_s
+            found = found + max(slowest - float(slope @ found), 0.0) * slope / max(float(slope @ slope), 1e-6)
+    return found
 
 
 def find_path(
