@@ -132,14 +132,14 @@ def test_raw_maps_have_a_location_every_stride() -> None:
     for height, width in ((64, 96), (96, 320)):
         with torch.no_grad():
             raw = model(torch.zeros(2, 3, height, width))
-        assert [tuple(m.shape) for m in raw] == [(2, CHANNELS.count, height // s, width // s) for s in STRIDES_PX]
-        assert flatten(raw).shape == (2, len(make_locations(height, width)), CHANNELS.count)
+        assert [tuple(m.shape) for m in raw] == [(2, CHANNELS.width, height // s, width // s) for s in STRIDES_PX]
+        assert flatten(raw).shape == (2, len(make_locations(height, width)), CHANNELS.width)
 
 
 def test_encoding_a_box_and_decoding_it_gives_the_box() -> None:
     box = torch.tensor([[30.0, 20.0, 71.0, 52.5]])
     location = torch.tensor([[50.0, 30.0, 8.0]])
-    raw = torch.zeros(1, CHANNELS.count)
+    raw = torch.zeros(1, CHANNELS.width)
     raw[:, CHANNELS.box] = (torch.cat([location[:, :2] - box[:, :2], box[:, 2:] - location[:, :2]], 1) / 8.0).log()
     found = decode(raw, location, torch.tensor([[4.4, 1.8]]), CHANNELS)
     assert torch.allclose(found.box_px, box, atol=1e-4)
