@@ -10,6 +10,7 @@ from visuomotor.messages.node import Input, Inputs, Tick
 from visuomotor.messages.schema import Episode, Forecast, Header, Message, Tracks
 from visuomotor.perception.forecaster import Forecaster
 from visuomotor.perception.history import TrackHistory, ticks_per_sample
+from visuomotor.perception.tasks import PerceptionTask, get_perception
 
 TICK_S = 0.1
 
@@ -25,14 +26,18 @@ class ForecasterNode:
     outputs = ("forecast",)
     period_s: float | None = None
 
-    def __init__(self, forecaster: Forecaster | None) -> None:
+    def __init__(self, forecaster: Forecaster | None, task: PerceptionTask | None = None) -> None:
         self._forecaster = forecaster
         self.provider: str = getattr(forecaster, "provider", "")
         if forecaster is None:
             self._history = TrackHistory()
         else:
             stride = ticks_per_sample(forecaster.step_s)
-            self._history = TrackHistory(samples=forecaster.history_samples, stride=stride)
+            self._history = TrackHistory(
+                samples=forecaster.history_samples,
+                stride=stride,
+                observed_within_s=(task or get_perception()).task.observed_within_s,
+            )
         self._last_t_ns: int | None = None
 
     def warm_up(self) -> None:

@@ -121,6 +121,7 @@ def one_object(box: tuple[float, float, float, float], class_id: int = 0) -> Obj
         size_m=np.array([[4.4, 1.8]], np.float32),
         scale_px=np.array([20.0], np.float32),
         wanted=np.array([True]),
+        grounded=np.array([True]),
         distance_m=np.array([10.0], np.float32),
         visible_share=np.array([1.0], np.float32),
         ego_position_m=np.array([[10.0, 0.0]], np.float32),
