@@ -6,9 +6,9 @@ from typing import Protocol
 
 import numpy as np
 
-from visuomotor.sim.error_model import PerceivedTracks
+from visuomotor.sim.track_errors import PerceivedTracks
 
-STEPS = 15
+STEPS = 15  # of driving
 STEP_S = 0.2
 
 
@@ -29,13 +29,15 @@ class BatchForecaster(Protocol):
 class ConstantVelocityFutures:
     """One future per track: on with the tracker's velocity. Keeps no state."""
 
+    def __init__(self, steps: int = STEPS, step_s: float = STEP_S) -> None:
+        self._ahead_s = (np.arange(steps, dtype=np.float32) + 1.0) * step_s
+
     def reset(self, index: int) -> None:
         """Nothing to forget."""
 
     def update(self, tracks: PerceivedTracks, fresh: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """See ``BatchForecaster``; K = 1."""
-        ahead_s = (np.arange(STEPS, dtype=np.float32) + 1.0) * STEP_S
         position = tracks.position_m[:, :, None, None].astype(np.float32)
         velocity = tracks.velocity_mps[:, :, None, None].astype(np.float32)
-        futures = position + velocity * ahead_s[:, None]
+        futures = position + velocity * self._ahead_s[:, None]
         return futures, tracks.present[..., None].astype(np.float32)

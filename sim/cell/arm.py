@@ -122,13 +122,13 @@ class PandaArm:
         )
 
     def hit_force_n(self, fixtures: frozenset[int]) -> float:
-        """Greatest normal force between the arm and the fixtures or itself, N."""
+        """Normal forces between the arm and the fixtures or itself, all together, N; that of closed fingers is none."""
         force = 0.0
         for contact in self._get_contacts(self.body):
             other = contact[2] if contact[1] == self.body else contact[1]
             fingers = other == self.body and contact[3] in FINGERS and contact[4] in FINGERS
-            if (other in fixtures or (other == self.body and not fingers)) and contact[9] > force:
-                force = contact[9]
+            if other in fixtures or (other == self.body and not fingers):
+                force += contact[9]
         return force
 
 

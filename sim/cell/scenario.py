@@ -39,6 +39,8 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True):
     shares: dict[str, float]
     speed_mps: tuple[float, float] = (0.05, 0.30)
     duration_s: float = SHIFT_S
+    ordered: tuple[int, int] = (3, 5)  # parts, from..to
+    others: bool = True  # parts that nobody ordered
 
 
 SUITES: dict[str, Suite] = {
@@ -52,7 +54,9 @@ SUITES: dict[str, Suite] = {
             "occluded": 0.25,
             "order_change": 0.25,
         },
-    )
+    ),
+    "pick-static-v1": Suite(motions={STILL: 1.0}, shares={}, duration_s=20.0, ordered=(1, 2), others=False),
+    "pick-reach-v1": Suite(motions={STILL: 1.0}, shares={}, duration_s=8.0, ordered=(1, 1), others=False),
 }
 EVENT_KINDS = tuple(SUITES["pick-v1"].shares)
 
@@ -159,13 +163,14 @@ class _CaseBuilder:
     def build(self) -> CellCase:
         rng = self.rng
         suite, split, seed = self.names
-        times = self._take_times(int(rng.integers(3, 6)))
+        times = self._take_times(int(rng.integers(self.suite.ordered[0], self.suite.ordered[1] + 1)))
         classes = self._ordered_classes(len(times))
         kinds = [{self.pair: "touching", self.hidden: "occluded", self.rolling: "rolling"}.get(i, "") for i in range(9)]
         for time, class_id, kind in zip(times, classes, kinds, strict=False):
             self._ordered(time, class_id, kind)
         orders = self._orders(times, classes)
-        self._fill({c for order in orders for c in range(_CLASSES) if order.total[c]})
+        if self.suite.others:
+            self._fill({c for order in orders for c in range(_CLASSES) if order.total[c]})
         bins = rng.permutation(_CLASSES) % len(CELL.bin_centre_m)
         return CellCase(
             suite=suite,

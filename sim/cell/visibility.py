@@ -1,0 +1,81 @@
+"""How much of each part a camera above the belt sees: inside its picture, and not behind the arm or a taller part.
+
+Analytic and cheap enough for training: whatever hides is a rod with a radius, whose shadow from the camera on the belt
+is a strip. Pixels are the renderer's business.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from visuomotor.messages.camera import CameraModel
+
+ARM_LINKS = (0, 2, 3, 4, 6, 7)  # frames of ``link_frames`` that the arm is a line through, the tool last
+ARM_RADIUS_M = (0.07, 0.07, 0.07, 0.07, 0.05)  # of the pieces between them; the last one is the hand
+_BELOW_CAMERA_M = 0.12  # what is nearer to the camera's height is taken to be so far below it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rods:
+    """Straight pieces of what hides, in ``base_``."""
+
+    start_m: np.ndarray  # [B, S, 3]
+    end_m: np.ndarray  # [B, S, 3]
+    radius_m: np.ndarray  # [B, S]
+
+
+def arm_rods(frames: np.ndarray) -> Rods:
+    """The arm's pieces from ``control.arm.kinematics.link_frames`` [B, 8, 4, 4]."""
+    points = frames[:, ARM_LINKS][..., :3, 3]
+    radius = np.broadcast_to(np.array(ARM_RADIUS_M), points.shape[:1] + (len(ARM_RADIUS_M),))
+    return Rods(start_m=points[:, :-1], end_m=points[:, 1:], radius_m=radius)
+
+
+class OverheadView:
+    """What a camera that looks straight down on the belt sees of parts."""
+
+    def __init__(self, camera: CameraModel) -> None:
+        if not camera.looks_down:
+            raise ValueError(f"{camera.name}: expected a camera that looks down, got pitch {camera.ego_pitch_rad} rad")
+        self.eye_m = np.asarray(camera.ego_position_m, np.float64)
+        corners = camera.ground(np.array([[0.0, 0.0], [camera.width - 1.0, camera.height - 1.0]]))
+        self.low_m, self.high_m = corners.min(axis=0), corners.max(axis=0)
+        self.centre_m = 0.5 * (self.low_m + self.high_m)
+
+    def shares(self, position_m: np.ndarray, size_m: np.ndarray, present: np.ndarray, rods: Rods) -> np.ndarray:
+        """Visible share [B, N] of parts at [B, N, 3] (middles) of [B, N, 3] (length, width, height)."""
+        low = position_m.copy()
+        low[..., 2] = np.maximum(position_m[..., 2] - 0.5 * size_m[..., 2], 0.0)
+        high = position_m.copy()
+        high[..., 2] = position_m[..., 2] + 0.5 * size_m[..., 2]
+        half = 0.5 * size_m[..., :2].mean(axis=-1)
+        seen = self._shadow(position_m)
+        start = np.concatenate([self._shadow(rods.start_m), self._shadow(low)], axis=1)
+        end = np.concatenate([self._shadow(rods.end_m), self._shadow(high)], axis=1)
+        thickness = np.concatenate([rods.radius_m, np.where(present, half, -1.0)], axis=1)
+        distance = _to_strips(seen, start, end)
+        parts = np.arange(position_m.shape[1])
+        distance[:, parts, rods.radius_m.shape[1] + parts] = np.inf  # nothing hides itself
+        lower = position_m[:, :, None, 2] > high[:, None, :, 2]  # nor what is above it
+        distance[:, :, rods.radius_m.shape[1] :][lower] = np.inf
+        free = ((distance - thickness[:, None]) / (2.0 * half[..., None]) + 0.5).min(axis=2)
+        edge = np.minimum(seen - self.low_m, self.high_m - seen).min(axis=-1)
+        inside = edge / (2.0 * half) + 0.5
+        return np.where(present, np.clip(np.minimum(free, inside), 0.0, 1.0), 0.0)
+
+    def _shadow(self, point_m: np.ndarray) -> np.ndarray:
+        """Where the rays from the camera through points [..., 3] meet the belt, [..., 2]."""
+        drop = np.maximum(self.eye_m[2] - point_m[..., 2:], _BELOW_CAMERA_M)
+        return self.eye_m[:2] + (point_m[..., :2] - self.eye_m[:2]) * (self.eye_m[2] / drop)
+
+
+def _to_strips(point_m: np.ndarray, start_m: np.ndarray, end_m: np.ndarray) -> np.ndarray:
+    """Distances [B, N, S] of points [B, N, 2] from segments [B, S, 2]."""
+    way = end_m - start_m
+    square = np.maximum((way * way).sum(axis=-1), 1e-12)
+    delta = point_m[:, :, None] - start_m[:, None]
+    share = np.clip((delta * way[:, None]).sum(axis=-1) / square[:, None], 0.0, 1.0)
+    rest = delta - share[..., None] * way[:, None]
+    return np.hypot(rest[..., 0], rest[..., 1])
