@@ -10,7 +10,6 @@ from visuomotor.messages.node import Input, Inputs, Tick
 from visuomotor.messages.schema import Episode, Forecast, Header, Message, Tracks
 from visuomotor.perception.forecaster import Forecaster
 from visuomotor.perception.history import TrackHistory, ticks_per_sample
-from visuomotor.perception.tasks import PerceptionTask, get_perception
 
 TICK_S = 0.1
 
@@ -26,7 +25,7 @@ class ForecasterNode:
     outputs = ("forecast",)
     period_s: float | None = None
 
-    def __init__(self, forecaster: Forecaster | None, task: PerceptionTask | None = None) -> None:
+    def __init__(self, forecaster: Forecaster | None) -> None:
         self._forecaster = forecaster
         self.provider: str = getattr(forecaster, "provider", "")
         if forecaster is None:
@@ -36,7 +35,7 @@ class ForecasterNode:
             self._history = TrackHistory(
                 samples=forecaster.history_samples,
                 stride=stride,
-                observed_within_s=(task or get_perception()).task.observed_within_s,
+                observed_within_s=forecaster.observed_within_s,
             )
         self._last_t_ns: int | None = None
 

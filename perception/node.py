@@ -49,7 +49,7 @@ def create(config: dict[str, Any]) -> Node:
     forecaster = load_forecaster(
         config.get("forecaster", "none"), task=task, device=device, threads=threads, tuning=tuning
     )
-    return Chain("perception", [*before, ForecasterNode(forecaster, task)])
+    return Chain("perception", [*before, ForecasterNode(forecaster)])
 
 
 def _load(camera: str | Path | CameraModel) -> CameraModel:

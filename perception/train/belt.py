@@ -138,7 +138,7 @@ def rollouts(split: str, seeds: Sequence[int], *, suite: str = SUITE, limit_s: f
         [
             CellNode([], suite=suite, split=split),
             perception,
-            ForecasterNode(load_forecaster("cv", task=TASK), TASK),
+            ForecasterNode(load_forecaster("cv", task=TASK)),
             create_policy({"policy": "scripted"}),
             PassOn(),
         ],
