@@ -16,6 +16,7 @@ GUIDES = (
     "own_detector",
     "own_scenario",
     "own_robot",
+    "tasks",
     "training",
     "export",
     "record",
