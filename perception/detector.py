@@ -66,7 +66,7 @@ def tabulate_foot_sigma(camera: CameraModel, foot_px: float, placement: Placemen
     along the viewing ray and r / f across it.
     """
     height_m = max(camera.ego_position_m[2], 0.1)
-    range_m = np.geomspace(placement.range_max_m / 60.0, placement.range_max_m, 12)
+    range_m = np.geomspace(placement.range_max_m / 60.0, placement.range_max_m, 12)  # from right before the camera on
     along = np.hypot(placement.foot_floor_m[0], foot_px * (height_m**2 + range_m**2) / (height_m * camera.fy))
     across = np.hypot(placement.foot_floor_m[1], foot_px * range_m / camera.fx)
     return {"range_m": range_m.tolist(), "along_m": along.tolist(), "across_m": across.tolist()}
