@@ -176,13 +176,14 @@ def limit_change(wanted: np.ndarray, kept: np.ndarray, sent: np.ndarray) -> np.n
 
 
 def brake(joint_velocity_radps: np.ndarray, dt_s: float = CONTROL_PERIOD_S) -> np.ndarray:
-    """Joint velocities [..., 7] after braking for ``dt_s``: all in proportion, as hard as the slowest joint can."""
-    return joint_velocity_radps * np.maximum(1.0 - dt_s / np.maximum(stopping_time(joint_velocity_radps), 1e-9), 0.0)
+    """Joint velocities [..., 7] after the first period of a stop: all in proportion, so that the arm keeps its way."""
+    return joint_velocity_radps * (1.0 - dt_s / stopping_time(joint_velocity_radps, dt_s))
 
 
-def stopping_time(joint_velocity_radps: np.ndarray) -> np.ndarray:
-    """Seconds [..., 1] in which all joints come to rest together, within their accelerations."""
-    return np.max(np.abs(joint_velocity_radps) / ACCELERATION_RADPS2, axis=-1, keepdims=True)
+def stopping_time(joint_velocity_radps: np.ndarray, dt_s: float = CONTROL_PERIOD_S) -> np.ndarray:
+    """Seconds [..., 1] to rest within the joints' accelerations: a whole number of periods, at least one."""
+    needed = np.max(np.abs(joint_velocity_radps) / ACCELERATION_RADPS2, axis=-1, keepdims=True)
+    return dt_s * np.maximum(np.ceil(needed / dt_s - 1e-9), 1.0)
 
 
 class ArmWatchdog:
