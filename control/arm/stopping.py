@@ -13,6 +13,7 @@ import numpy as np
 from visuomotor.control.arm.action import POSITION_MAX_RAD, POSITION_MIN_RAD, brake, stopping_time
 from visuomotor.control.arm.collision import WRIST_MIN_RAD, Surroundings
 from visuomotor.control.arm.config import JOINTS, CellGeometry
+from visuomotor.control.arm.kinematics import jacobian
 
 LIMIT_JOINT_POSITION = "limit_joint_position"
 LIMIT_WORKSPACE = "limit_workspace"
@@ -84,31 +85,29 @@ class StopPaths:
     def check(self, start: np.ndarray, sent: np.ndarray, velocities: np.ndarray, dt_s: float) -> np.ndarray:
         """What each of the joint velocities [K, 7] would break on the way to rest, [K, C] as in ``CAUSES``."""
         path, step_s = find_path(start, sent, velocities, dt_s)
-        rooms, tool = self._measure(path.reshape(-1, JOINTS))
-        rooms, tool = rooms.reshape(*path.shape[:2], -1), tool.reshape(*path.shape[:2], 3)
+        rooms = self.measure(path.reshape(-1, JOINTS)).reshape(*path.shape[:2], -1)
         broken = (rooms[:, 1:] < np.minimum(rooms[:, :1], 0.0) - SLACK).any(axis=1)  # out again is allowed
         near = rooms[:, :, OBSTACLES]
         fast = near[:, :-1] - near[:, 1:] > self._margins.contact_speed_mps * step_s[:, :, None] + SLACK
         broken[:, OBSTACLES] |= (fast & (near[:, 1:] < self._margins.near_m)).any(axis=1)
-        way = np.linalg.norm(np.diff(tool, axis=1), axis=2)[:, ACTING_SAMPLES - 1 :]  # what was before is too late
-        rushed = (way > self._tool_speed_mps * step_s[:, ACTING_SAMPLES - 1 :] + SLACK).any(axis=1)
+        reached = jacobian(path[:, ACTING_SAMPLES])[:, :3] @ velocities[:, :, None]
+        rushed = np.linalg.norm(reached[:, :, 0], axis=1) > self._tool_speed_mps + SLACK
         return np.column_stack([broken, rushed])
 
-    def _measure(self, path: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Room [N, R] before each limit, negative beyond, and the tool's position [N, 3], at postures [N, 7]."""
-        clear, margins = self._surroundings.measure(path), self._margins
-        tool = clear.tool_m
+    def measure(self, joint_position_rad: np.ndarray) -> np.ndarray:
+        """Room [N, R] before each limit in the order of ``ROOMS``, negative beyond, at postures [N, 7]."""
+        clear, margins = self._surroundings.measure(joint_position_rad), self._margins
         rooms = [
-            path - self._lowest,
-            self._highest - path,
-            tool - self._workspace[0],
-            self._workspace[1] - tool,
+            joint_position_rad - self._lowest,
+            self._highest - joint_position_rad,
+            clear.tool_m - self._workspace[0],
+            self._workspace[1] - clear.tool_m,
             clear.tips_m - margins.tip_clearance_m,
             clear.plate_m - margins.clearance_m,
             clear.bins_m - margins.clearance_m,
             clear.self_m - margins.clearance_m,
         ]
-        return np.column_stack(rooms), tool
+        return np.column_stack(rooms)
 
 
 CAUSES = (*ROOMS, LIMIT_TOOL_SPEED)

@@ -163,7 +163,7 @@ class Follower:
         tool = forward(path).position_m
         assert (tool >= np.array(CELL.workspace_min_m) - 2e-4).all()
         assert (tool <= np.array(CELL.workspace_max_m) + 2e-4).all()
-        rooms = PATHS._measure(path)[0][:, OBSTACLES]
+        rooms = PATHS.measure(path)[:, OBSTACLES]
         assert rooms.min() >= -0.002  # between the samples, of clearances of 10 mm, and 2 mm under the finger tips
         step_s = CONTROL_PERIOD_S / self.arms.FINE
         speed = np.linalg.norm(np.diff(tool, axis=0), axis=1) / step_s
@@ -180,7 +180,7 @@ def safe_posture(shares: tuple[float, ...]) -> np.ndarray:
     drawn = low + np.array(shares) * (high - low)
     ways = np.linspace(0.0, 1.0, 21)[:, None]
     line = np.array(REST_RAD) + ways * (drawn - np.array(REST_RAD))
-    inside = (PATHS._measure(line)[0] >= 0.0).all(axis=1)
+    inside = (PATHS.measure(line) >= 0.0).all(axis=1)
     return line[max(np.flatnonzero(~inside)[0] - 1, 0) if not inside.all() else -1]
 
 

@@ -157,9 +157,9 @@ def test_the_forearm_does_not_run_into_the_foot():
     for _ in range(20):
         new, found = stop_paths.admit(q, sent, np.clip(toward, sent - 0.5, sent + 0.5), DT)
         q, sent, causes = q + 0.5 * DT * (sent + new), new, causes + found
-    assert stop_paths._measure(folded[None])[0][0, -1] > 0.0
+    assert stop_paths.measure(folded[None])[0, -1] > 0.0
     assert COLLISION_SELF in causes
-    assert stop_paths._measure(q[None])[0][0, -1] >= -1e-9
+    assert stop_paths.measure(q[None])[0, -1] >= -1e-9
 
 
 def test_fingers_go_down_into_a_bin_but_not_onto_its_wall():
