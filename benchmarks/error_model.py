@@ -20,7 +20,7 @@ import numpy as np
 from visuomotor.control.baselines import IdmMobilDriver
 from visuomotor.control.inputs import DriveInputs
 from visuomotor.control.policy import OnnxPolicy
-from visuomotor.control.train.episodes import Driver, describe, play
+from visuomotor.control.train.episodes import Expert, describe, play
 from visuomotor.control.train.policy import make_forecaster
 from visuomotor.deploy.runtime.bundle import load_bundle
 from visuomotor.launch.evaluate.score import Score, load_score, machine, paired_by_seed, write_json
@@ -47,7 +47,7 @@ class BundleDriver:
 
 def drive(name: str, episodes: int) -> dict[str, Any]:
     """Rows ``<name>_truth`` and ``<name>_errors``."""
-    driver: Driver = BundleDriver() if name == "policy" else IdmMobilDriver(WORLDS)
+    driver: Expert = BundleDriver() if name == "policy" else IdmMobilDriver(WORLDS)
     rows: dict[str, Any] = {}
     for perception in ("truth", "errors"):
         played = play(

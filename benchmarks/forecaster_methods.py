@@ -25,7 +25,7 @@ from visuomotor.perception.train.forecaster_adversarial import AdversarialSettin
 from visuomotor.perception.train.forecaster_data import SceneSet
 from visuomotor.perception.train.forecaster_metrics import score_agents, summarise
 from visuomotor.perception.train.forecaster_model import ForecasterConfig
-from visuomotor.perception.train.forecaster_tasks import DRIVE_SETTINGS
+from visuomotor.perception.train.forecaster_rows import FORECASTERS
 from visuomotor.perception.train.forecaster_train import CHECKPOINT, Predictions, predict_batches, train
 
 CONFIG = ForecasterConfig()
@@ -52,7 +52,7 @@ def scores(found: Predictions) -> dict[str, Any]:
 
 def run(name: str, data: Path, folder: Path, epochs: int, seed: int) -> dict[str, Any]:
     """Train one method, or go on with it, and score it."""
-    settings = replace(DRIVE_SETTINGS, epochs=epochs, seed=seed, l1=METHODS[name])
+    settings = replace(FORECASTERS["drive"].settings, epochs=epochs, seed=seed, l1=METHODS[name])
     adversary = Adversary(CONFIG, ADVERSARIAL, seed) if name == "adversarial" else None
     train_set, tune_set = SceneSet.load(data / "train.npz"), SceneSet.load(data / "tune.npz")
     begun = (folder / CHECKPOINT).is_file()

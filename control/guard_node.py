@@ -12,6 +12,7 @@ import numpy as np
 from visuomotor.control.action import CONTROL_PERIOD_S
 from visuomotor.control.guard import Guard, GuardSettings, GuardSituation
 from visuomotor.control.inputs import DriveInputs, inputs_from_messages
+from visuomotor.control.supervision import StepTimer, read_guard_settings
 from visuomotor.messages.node import Input, Inputs, M, Tick
 from visuomotor.messages.schema import (
     Command,
@@ -42,7 +43,7 @@ class GuardNode:
 
     def __init__(self, settings: GuardSettings | None = None) -> None:
         self._guard = Guard(settings)
-        self._last_t_ns: int | None = None
+        self._timer = StepTimer(CONTROL_PERIOD_S)
 
     @property
     def guard(self) -> Guard:
@@ -55,15 +56,11 @@ class GuardNode:
     def reset(self, episode: Episode) -> None:
         """Forget the last episode; the guard is engaged or latched as configured."""
         self._guard.reset()
-        self._last_t_ns = None
+        self._timer.reset()
 
     def step(self, tick: Tick, inputs: Inputs) -> Mapping[str, Message]:
         """One command, always: a guard that does not know what to do brakes."""
-        elapsed = CONTROL_PERIOD_S if self._last_t_ns is None else (tick.t_ns - self._last_t_ns) * 1e-9
-        self._last_t_ns = tick.t_ns
-        decision = self._guard.step(
-            self._situation(inputs, min(max(elapsed, CONTROL_PERIOD_S), 2.0 * CONTROL_PERIOD_S))
-        )
+        decision = self._guard.step(self._situation(inputs, self._timer.step(tick.t_ns)))
         return {
             "command": Command(
                 header=Header(valid=True),
@@ -157,16 +154,4 @@ def _sane(tracks: Tracks) -> Tracks:
 
 def create(config: dict[str, Any]) -> GuardNode:
     """Node from ``GuardSettings`` fields. Raises ValueError that names a wrong key."""
-    try:
-        return GuardNode(msgspec.convert(config, GuardSettings, strict=True)) if _known(config) else GuardNode()
-    except msgspec.ValidationError as error:
-        raise ValueError(f"guard: {error}") from error
-
-
-def _known(config: dict[str, Any]) -> bool:
-    unknown = set(config) - set(GuardSettings.__struct_fields__)
-    if unknown:
-        raise ValueError(
-            f"guard: unknown key {sorted(unknown)[0]!r}; expected {', '.join(GuardSettings.__struct_fields__)}"
-        )
-    return bool(config)
+    return GuardNode(read_guard_settings(config, GuardSettings))

@@ -9,6 +9,7 @@ import numpy as np
 
 from visuomotor.control.action import ACTION_SIZE
 from visuomotor.control.baselines import IdmMobilDriver, RandomDriver
+from visuomotor.control.config import ENVELOPE
 from visuomotor.control.inputs import DriveInputs
 from visuomotor.control.network import Interface, NetworkPolicy
 from visuomotor.control.observation import LAYOUT, observe
@@ -33,7 +34,14 @@ class Policy(Protocol):
         ...
 
 
-DRIVE = Interface(task="drive", layout=LAYOUT, action_size=ACTION_SIZE, observe=observe)
+DRIVE = Interface(
+    task="drive",
+    layout=LAYOUT,
+    action_size=ACTION_SIZE,
+    observe=observe,
+    action_meaning="acceleration, lateral target: control.action.decode",
+    limits=ENVELOPE,
+)
 
 
 class OnnxPolicy(NetworkPolicy[DriveInputs]):

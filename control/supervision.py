@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+
+import msgspec
 
 ROUNDING_S = 1e-9  # ages are sums of control periods
 
 T = TypeVar("T")
+S = TypeVar("S", bound=msgspec.Struct)
 
 
 class OperatorLatch:
@@ -79,3 +82,32 @@ class HoldTimer:
         self._since_s = now_s if fresh else min(self._since_s, now_s)
         self.tripped = now_s - self._since_s > self.hold_s + ROUNDING_S
         return self.tripped
+
+
+class StepTimer:
+    """Seconds between a guard's steps, from one control period (before the second step, too) to two."""
+
+    def __init__(self, period_s: float) -> None:
+        self._period_s = period_s
+        self.reset()
+
+    def reset(self) -> None:
+        """The next step is the first."""
+        self._last_t_ns: int | None = None
+
+    def step(self, t_ns: int) -> float:
+        """Time since the last step."""
+        elapsed = self._period_s if self._last_t_ns is None else (t_ns - self._last_t_ns) * 1e-9
+        self._last_t_ns = t_ns
+        return min(max(elapsed, self._period_s), 2.0 * self._period_s)
+
+
+def read_guard_settings(config: dict[str, Any], kind: type[S]) -> S:
+    """Settings of a guard from a node's configuration. Raises ValueError that names a wrong key."""
+    unknown = set(config) - set(kind.__struct_fields__)
+    if unknown:
+        raise ValueError(f"guard: unknown key {sorted(unknown)[0]!r}; expected {', '.join(kind.__struct_fields__)}")
+    try:
+        return msgspec.convert(config, kind, strict=True)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"guard: {error}") from error

@@ -10,6 +10,7 @@ import msgspec
 
 from visuomotor.launch.evaluate.score import write_json
 from visuomotor.launch.profile import Profile, ProfileError, load_profile
+from visuomotor.launch.tasks import VEHICLE
 
 EXIT_DONE, EXIT_FAILED = 0, 1
 
@@ -55,7 +56,7 @@ def drive_car(profile_file: str, seed: int, route: Path | None, wait_s: float, j
 def stream_port(profile: Profile) -> int:
     """The port on this host that all sources of a profile name. Raises ProfileError for a profile of another car."""
     where = profile.source.name
-    if profile.task != "vehicle" or profile.can is None:
+    if profile.task != VEHICLE or profile.can is None:
         raise ProfileError(f"{where}: expected task 'vehicle' with a CAN bus, got task '{profile.task}'")
     ports = set()
     for name in profile.cameras:

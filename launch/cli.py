@@ -9,13 +9,24 @@ import logging
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
 from visuomotor import __version__
-from visuomotor.launch import cli_bench, cli_export, cli_hosts, cli_learn, cli_precision, cli_record, cli_service
+from visuomotor.launch import (
+    cli_bench,
+    cli_export,
+    cli_hosts,
+    cli_learn,
+    cli_order,
+    cli_precision,
+    cli_record,
+    cli_render,
+    cli_service,
+)
 from visuomotor.launch.cli_options import (
     PLAIN,
     Clock,
@@ -40,6 +51,7 @@ from visuomotor.launch.cli_options import (
     Seeds,
     View,
 )
+from visuomotor.launch.tasks import PARTS, VEHICLE, TaskParts
 
 EXIT_DONE, EXIT_FAILED, EXIT_BAD_INPUT = 0, 1, 2
 EXTRAS = {  # module -> extra that brings it
@@ -60,13 +72,14 @@ EXTRAS = {  # module -> extra that brings it
 app = typer.Typer(help="See, predict, act: train in simulation, run the same graph on the vehicle.", **PLAIN)
 launch = typer.Typer(help="Run the graph: in simulation, or on a real camera.", **PLAIN)
 app.add_typer(launch, name="launch")
-app.add_typer(cli_learn.render, name="render")
+app.add_typer(cli_render.render, name="render")
 app.add_typer(cli_learn.train, name="train")
 app.add_typer(cli_learn.evaluate, name="eval")
 app.add_typer(cli_export.export, name="export")
 app.add_typer(cli_service.service, name="service")
 app.add_typer(cli_hosts.keys, name="keys")
 app.command()(cli_hosts.join)
+app.command()(cli_order.order)
 for command in (
     cli_precision.quantize,
     cli_bench.bench,
@@ -77,62 +90,82 @@ for command in (
     app.command()(command)
 
 
-@launch.command("drive")
-def launch_drive(
-    seed: Seed = None,
-    episodes: Episodes = None,
-    seeds: Seeds = None,
-    clock: Annotated[Clock | None, typer.Option(help="lockstep: the same bytes every time.")] = None,
-    policy: Policy = None,
-    perception: Annotated[PerceptionMode | None, typer.Option(help="truth and blind: for comparison only.")] = None,
-    detector: Detector = None,
-    forecaster: Forecaster = None,
-    guard: Guard = True,
-    device: Device = None,
-    max_duration: MaxDuration = None,
-    report: Report = None,
-    record: Record = None,
-    lossy: Lossy = False,
-    view: View = False,
-    json_file: JsonFile = None,
-    inject: Inject = None,
-    run_dir: RunDir = None,
-    keep: KeepRuns = None,
-    profile: ProfileFile = None,
-    host: Host = None,
-) -> int:
-    """Drive in simulated traffic on what the cameras see; one episode of seed 0 when nothing is said."""
-    from visuomotor.launch import run
-    from visuomotor.launch.profile import load_profile
-    from visuomotor.launch.run_folders import parse_keep
-    from visuomotor.launch.seeds import choose_seeds
+def _launch_command(task: TaskParts) -> Callable[..., int]:
+    """``launch TASK``, with the options that fit the task."""
+    policies = "|".join(("BUNDLE", *task.baseline_policies))
+    policy_option = typer.Option(metavar=policies, help="What commands the robot.  [default: the profile's]")
+    order_option = typer.Option(
+        metavar="TEXT",
+        hidden=not task.takes_orders,
+        help='What to pick, as in "red cube, 2 duck".  [default: each case has its own]',
+    )
 
-    base = load_profile(profile or "drive")
-    chosen = base.override(
-        clock=clock and clock.value,
-        policy=policy,
-        perception_mode=perception and perception.value,
-        detector=detector,
-        forecaster=forecaster,
-        guard=None if guard else False,
-        device=device and device.value,
-        max_duration_s=max_duration,
-    )
-    return run.launch(
-        chosen,
-        run.Options(
-            seeds=choose_seeds(seed, episodes, seeds),
-            report=report,
-            record=record,
-            lossy=lossy,
-            view=view,
-            json_file=json_file,
-            inject=tuple(inject or ()),
-            run_dir=run_dir,
-            keep=parse_keep(keep) if keep else None,
-            host=host or "",
-        ),
-    )
+    def launch_task(
+        seed: Seed = None,
+        episodes: Episodes = None,
+        seeds: Seeds = None,
+        clock: Annotated[Clock | None, typer.Option(help="lockstep: the same bytes every time.")] = None,
+        order: str | None = None,
+        policy: str | None = None,
+        perception: Annotated[PerceptionMode | None, typer.Option(help="truth and blind: for comparison only.")] = None,
+        detector: Detector = None,
+        forecaster: Forecaster = None,
+        guard: Guard = True,
+        device: Device = None,
+        max_duration: MaxDuration = None,
+        report: Report = None,
+        record: Record = None,
+        lossy: Lossy = False,
+        view: View = False,
+        json_file: JsonFile = None,
+        inject: Inject = None,
+        run_dir: RunDir = None,
+        keep: KeepRuns = None,
+        profile: ProfileFile = None,
+        host: Host = None,
+    ) -> int:
+        from visuomotor.launch import run
+        from visuomotor.launch.profile import load_profile
+        from visuomotor.launch.run_folders import parse_keep
+        from visuomotor.launch.seeds import choose_seeds
+
+        base = load_profile(profile or task.profile)
+        chosen = base.override(
+            clock=clock and clock.value,
+            order=order,
+            policy=policy,
+            perception_mode=perception and perception.value,
+            detector=detector,
+            forecaster=forecaster,
+            guard=None if guard else False,
+            device=device and device.value,
+            max_duration_s=max_duration,
+        )
+        return run.launch(
+            chosen,
+            run.Options(
+                seeds=choose_seeds(seed, episodes, seeds),
+                report=report,
+                record=record,
+                lossy=lossy,
+                view=view,
+                json_file=json_file,
+                inject=tuple(inject or ()),
+                run_dir=run_dir,
+                keep=parse_keep(keep) if keep else None,
+                host=host or "",
+            ),
+        )
+
+    launch_task.__annotations__ |= {
+        "policy": Annotated[str | None, policy_option],
+        "order": Annotated[str | None, order_option],
+    }
+    return launch_task
+
+
+for row in PARTS.values():
+    launch.command(row.name, help=f"{row.does}; one episode of seed 0 when nothing is said.")(_launch_command(row))
 
 
 @launch.command("vehicle")
@@ -185,7 +218,7 @@ def launch_vehicle(
         sources=choose_sources(base, camera or []),
         route=None if route is None else str(route.absolute()),
     )
-    if chosen.task == "vehicle":
+    if chosen.task == VEHICLE:
         if seed is not None:
             raise ValueError(f"{chosen.source.name}: --seed {seed}: only of a simulated car")
         check_vehicle(chosen)

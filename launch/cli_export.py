@@ -36,7 +36,7 @@ def export_detector(
     labels: Annotated[Path, typer.Option(metavar="FILE", help="Names of its classes, one a line.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="The bundle.")],
     camera: Annotated[
-        str, typer.Option(metavar="front|left|right|WxH", help="Whose frames it gets: a camera of the drive profile.")
+        str, typer.Option(metavar="front|left|right|WxH", help="Whose frames it gets: a camera of the driving profile.")
     ] = "front",
     map_file: Annotated[
         Path | None, typer.Option("--map", metavar="FILE", help="YAML, label: class or null; changes COCO's mapping.")
@@ -133,13 +133,14 @@ def export_policy(
 
 
 def _find_size(text: str) -> tuple[int, int]:
-    """Width and height of "640x384" or of a camera of the drive profile."""
+    """Width and height of "640x384" or of a camera of the profile that runs when none is named."""
     from visuomotor.launch.profile import load_profile
+    from visuomotor.launch.tasks import DEFAULT
     from visuomotor.messages.camera import load_camera
 
     if found := re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text):
         return int(found[1]), int(found[2])
-    profile = load_profile("drive")
+    profile = load_profile(DEFAULT.profile)
     files = dict(zip(profile.cameras, profile.camera_files, strict=True))
     if (name := f"camera_{text}") not in files:
         known = ", ".join(camera.removeprefix("camera_") for camera in files)

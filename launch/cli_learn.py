@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,64 +14,37 @@ from visuomotor.launch.cli_options import (
     Episodes,
     Forecaster,
     Guard,
+    Jobs,
     JsonFile,
     PerceptionMode,
     Policy,
     ProfileFile,
     Seeds,
-    Task,
+    TaskName,
+    show_progress,
 )
+from visuomotor.launch.tasks import DEFAULT, parts_of_suite
+from visuomotor.messages.tasks import get_task
 
-render = typer.Typer(help="Make labelled data sets from the simulator, in COCO form.", **PLAIN)
+if TYPE_CHECKING:
+    from visuomotor.launch.profile import Profile
+
 train = typer.Typer(help="Train a network and write its bundle.", **PLAIN)
 evaluate = typer.Typer(help="Measure a network, or the whole graph over a suite of scenarios.", **PLAIN)
 
-Data = Annotated[Path, typer.Option(metavar="DIR", help="The data set.")]
+Data = Annotated[Path | None, typer.Option(metavar="DIR", help="The data set.  [default: data/<task>]")]
+Tracks = Annotated[Path | None, typer.Option(metavar="DIR", help="Track samples, made when not there.")]
 Bundles = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the bundle(s).")]
 Runs = Annotated[Path, typer.Option(metavar="DIR", help="Folder for checkpoints and TensorBoard.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")]
 TrainSeed = Annotated[int, typer.Option(min=0, help="Seed of the training.")]
 Minutes = Annotated[float | None, typer.Option(min=0.0, help="At most so many minutes of training.")]
-Jobs = Annotated[int, typer.Option(min=1, help="Processes at once.")]
-
-
-@render.command("drive")
-def render_drive(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="The data set; an unfinished one is gone on with.")],
-    frames: Annotated[int, typer.Option(min=1, help="Images over all splits and cameras.")] = 8000,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the data set.")] = 1,
-    jobs: Jobs = 1,
-    crowd: Annotated[
-        str, typer.Option(help="Who is added to the traffic: around, or people-afar for small people and cyclists.")
-    ] = "around",
-    camera: Annotated[list[str] | None, typer.Option(help="Only this one of left, right, front.")] = None,
-    only: Annotated[list[str] | None, typer.Option(help="Only this one of train, val, test.")] = None,
-) -> int:
-    """Render images of traffic with boxes, ground points, distances, headings and visible shares."""
-    from visuomotor.sim.dataset import FOLDERS, drive_cameras, render_drive
-
-    cameras = [c for c in drive_cameras() if camera is None or c.name.removeprefix("camera_") in camera]
-    if camera is not None and len(cameras) != len(set(camera)):
-        raise ValueError(f"--camera: expected left, right or front, got {', '.join(camera)}")
-    with _progress("images") as update:
-        summary = render_drive(
-            out,
-            frames,
-            seed,
-            jobs=jobs,
-            cameras=cameras,
-            crowd=crowd,
-            folders=only or tuple(FOLDERS),
-            progress=lambda name, done, all_: update(name, done, all_),
-        )
-    for name, counts in summary.items():
-        typer.echo(f"{name}: {counts}")
-    return 0
 
 
 @train.command("detector")
 def train_detector(
-    data: Data = Path("data/drive"),
+    task: TaskName = DEFAULT.name,
+    data: Data = None,
     more: Annotated[list[Path] | None, typer.Option(metavar="DIR", help="A further set of training images.")] = None,
     out: Bundles = Path("runs/models"),
     runs: Runs = Path("runs"),
@@ -87,13 +57,14 @@ def train_detector(
     max_minutes: Minutes = None,
 ) -> int:
     """Train the detector on a rendered data set and export one bundle per camera size."""
-    for folder in (data, *(more or ())):
-        _need(folder / "train" / "annotations.json", "visuomotor render drive --out " + str(folder))
+    chosen = _find_data(task, data)
+    for folder in (chosen, *(more or ())):
+        _need(folder / "train" / "annotations.json", f"visuomotor render {task} --out {folder}")
     from visuomotor.deploy.export.detector import export_detector
     from visuomotor.perception.train.detector_train import train_detector
 
     run = train_detector(
-        data,
+        chosen,
         runs,
         more=tuple(more or ()),
         epochs=epochs,
@@ -104,13 +75,13 @@ def train_detector(
         threads=threads,
         max_minutes=max_minutes,
     )
-    return _say_bundles(export_detector(run, data, out))
+    return _say_bundles(export_detector(run, chosen, out))
 
 
 @train.command("forecaster")
 def train_forecaster(
-    task: Annotated[Task, typer.Option(help="What is forecast.")] = Task.drive,
-    data: Annotated[Path | None, typer.Option(metavar="DIR", help="Track samples; made when not there.")] = None,
+    task: TaskName = DEFAULT.name,
+    data: Tracks = None,
     out: Bundles = Path("runs/models"),
     runs: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for checkpoints and TensorBoard.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1)] = None,
@@ -127,7 +98,7 @@ def train_forecaster(
     from visuomotor.perception.train import forecaster_tasks
 
     common: dict[str, Any] = {
-        "data": data,
+        "data": data or _profile(task).parts.tracks,
         "runs": runs,
         "resume": resume,
         "epochs": epochs,
@@ -138,18 +109,22 @@ def train_forecaster(
         "report": typer.echo,
     }
     if folds is not None:
-        forecaster_tasks.cross_validate_forecaster(task.value, folds=folds, **common)
+        forecaster_tasks.cross_validate_forecaster(task, folds=folds, **common)
         return 0
-    bundle = forecaster_tasks.train_forecaster(task.value, out / f"{task.value}-forecaster", **common)
+    bundle = forecaster_tasks.train_forecaster(task, out / f"{task}-forecaster", **common)
     return _say_bundles([bundle])
 
 
 @train.command("policy")
 def train_policy(
     out: Bundles = Path("runs/models"),
-    runs: Runs = Path("runs/drive-policy"),
-    task: Annotated[Task, typer.Option(help="What is driven.")] = Task.drive,
-    forecaster: Annotated[str, typer.Option(metavar="BUNDLE|cv|kalman|none[,..]")] = "drive-forecaster,cv",
+    runs: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Checkpoints and TensorBoard.  [default: runs/<task>-policy]")
+    ] = None,
+    task: TaskName = DEFAULT.name,
+    forecaster: Annotated[
+        str | None, typer.Option(metavar="BUNDLE|cv|kalman|none[,..]", help="[default: the profile's, and cv]")
+    ] = None,
     seed: TrainSeed = 0,
     max_minutes: Annotated[float, typer.Option(min=0.0, help="Minutes over all sessions.")] = 75.0,
     max_steps: Annotated[int | None, typer.Option(min=1, help="At most so many transitions of PPO.")] = None,
@@ -159,55 +134,62 @@ def train_policy(
     from visuomotor.control.train.policy import PolicyTraining, train_policy
     from visuomotor.deploy.export.policy import export_policy
 
-    settings = None if resume else PolicyTraining(seed=seed, forecaster=forecaster)
+    forecasters = forecaster or f"{_profile(task).perception.forecaster},cv"
+    settings = None if resume else PolicyTraining(seed=seed, forecaster=forecasters)
     best = train_policy(
-        task.value,
-        runs,
+        task,
+        runs or Path(f"runs/{task}-policy"),
         settings=settings,
         max_minutes=max_minutes,
         max_steps=max_steps,
         resume=resume,
         report=typer.echo,
     )
-    return _say_bundles([export_policy(best, out / f"{task.value}-policy")])
+    return _say_bundles([export_policy(best, out / f"{task}-policy")])
 
 
 @evaluate.command("detector")
 def eval_detector(
     bundles: Annotated[list[str] | None, typer.Argument(metavar="[BUNDLE]...", help="[default: shipped]")] = None,
-    data: Data = Path("data/drive"),
+    task: TaskName = DEFAULT.name,
+    data: Data = None,
     split: Annotated[str, typer.Option(help="train, val or test")] = "test",
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many images.")] = None,
     device: Device = None,
     json_file: JsonFile = None,
 ) -> int:
     """COCO AP, precision, recall by range, position error by range, latency."""
-    _need(data / split / "annotations.json", "visuomotor render drive --out " + str(data))
+    folder = _find_data(task, data)
+    _need(folder / split / "annotations.json", f"visuomotor render {task} --out {folder}")
     from visuomotor.perception.train.detector_eval import eval_detector
 
-    chosen = bundles or ["drive-detector-front", "drive-detector-side"]
-    result = eval_detector(chosen, data, split, limit=limit, device=device.value if device else "auto")
+    chosen = bundles or list(dict.fromkeys(_profile(task).perception.detector.values()))
+    result = eval_detector(chosen, folder, split, limit=limit, device=device.value if device else "auto")
     _print_summary(result["summary"])
     return _write_json(json_file, result)
 
 
 @evaluate.command("forecaster")
 def eval_forecaster(
-    bundle: Annotated[str, typer.Argument(metavar="[BUNDLE]")] = "drive-forecaster",
-    data: Data = Path("data/tracks"),
+    bundle: Annotated[str | None, typer.Argument(metavar="[BUNDLE]", help="[default: shipped]")] = None,
+    task: TaskName = DEFAULT.name,
+    data: Tracks = None,
     split: Annotated[str, typer.Option(help="train, tune or evaluation")] = "evaluation",
     json_file: JsonFile = None,
 ) -> int:
     """ADE, FDE, miss rate and NLL by manoeuvre, beside constant velocity and Kalman."""
     from visuomotor.perception.train.forecaster_tasks import eval_forecaster
 
-    eval_forecaster(bundle, data=data, split=split, json_file=json_file, report=typer.echo)
+    profile = _profile(task)
+    chosen, folder = bundle or profile.perception.forecaster, data or profile.parts.tracks
+    eval_forecaster(chosen, data=folder, split=split, json_file=json_file, report=typer.echo)
     return 0
 
 
 @evaluate.command("policy")
 def eval_policy(
-    policy: Annotated[str, typer.Argument(metavar="[BUNDLE|idm|random]")] = "drive-policy",
+    policy: Annotated[str | None, typer.Argument(metavar="[BUNDLE|BASELINE]", help="[default: shipped]")] = None,
+    task: TaskName = DEFAULT.name,
     perception: Annotated[PerceptionMode, typer.Option()] = PerceptionMode.truth,
     forecaster: Forecaster = None,
     episodes: Episodes = None,
@@ -215,9 +197,9 @@ def eval_policy(
     jobs: Jobs = 1,
     json_file: JsonFile = None,
 ) -> int:
-    """Drive the evaluation cases of drive-v1 without rendering: the policy on true tracks, unless told otherwise."""
+    """Run the evaluation cases of a task's suite without rendering: true tracks, unless told otherwise."""
     return eval_suite(
-        "drive-v1",
+        _profile(task).suite,
         policy=policy,
         perception=perception,
         forecaster=forecaster,
@@ -230,7 +212,7 @@ def eval_policy(
 
 @evaluate.command("suite")
 def eval_suite(
-    suite: Annotated[str, typer.Argument(help="Name and version, such as drive-v1.")] = "drive-v1",
+    suite: Annotated[str, typer.Argument(help="Name and version; it says which task.")] = DEFAULT.suite,
     policy: Policy = None,
     perception: Annotated[PerceptionMode | None, typer.Option()] = None,
     detector: Detector = None,
@@ -244,7 +226,7 @@ def eval_suite(
     progress: Annotated[Path | None, typer.Option(metavar="FILE", help="Finished episodes, to go on from.")] = None,
     profile: ProfileFile = None,
 ) -> int:
-    """Drive many seeds in lockstep with all nodes in one process per job; 100 episodes when nothing is said."""
+    """Run many seeds in lockstep with all nodes in one process per job; 100 episodes when nothing is said."""
     from visuomotor.deploy.runtime.device import check_device
     from visuomotor.launch.evaluate.suite import make_run, run_suite
     from visuomotor.launch.profile import load_profile
@@ -252,7 +234,7 @@ def eval_suite(
     from visuomotor.launch.run import check_bundles
     from visuomotor.launch.seeds import choose_seeds
 
-    chosen = load_profile(profile or "drive").override(
+    chosen = load_profile(profile or parts_of_suite(suite).profile).override(
         suite=suite,
         policy=policy,
         perception_mode=perception and perception.value,
@@ -264,8 +246,9 @@ def eval_suite(
     wanted = choose_seeds(None, episodes, seeds, default=100)
     check_device(chosen.device)
     check_bundles(chosen)
-    _check_suite(suite)
-    with _progress("episodes") as update:
+    if parts_of_suite(suite) is not chosen.parts:
+        raise ValueError(f"{chosen.source}: task: expected that of suite {suite}, got '{chosen.task}'")
+    with show_progress("episodes") as update:
         done: list[bool] = []
 
         def on_episode(row: dict[str, Any]) -> None:
@@ -279,11 +262,15 @@ def eval_suite(
     return 0
 
 
-def _check_suite(suite: str) -> None:
-    from visuomotor.sim.scenario import SUITES
+def _profile(task: str) -> Profile:
+    """The shipped profile of a task; ValueError with the known ones when there is no such task."""
+    from visuomotor.launch.profile import load_profile
 
-    if suite not in SUITES:
-        raise ValueError(f"suite: expected one of {', '.join(SUITES)}, got {suite!r}")
+    return load_profile(get_task(task).name)
+
+
+def _find_data(task: str, data: Path | None) -> Path:
+    return data or Path("data") / get_task(task).name
 
 
 def _need(path: Path, command: str) -> None:
@@ -311,25 +298,3 @@ def _print_summary(summary: dict[str, Any]) -> None:
             typer.echo(f"{name}: {value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]")
         else:
             typer.echo(f"{name}: {value}")
-
-
-@contextmanager
-def _progress(unit: str) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar at a terminal, a line now and then elsewhere."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(unit, total=None)
-        said = time.monotonic()
-
-        def update(text: str, done: int, total: int) -> None:
-            nonlocal said
-            bar.update(task, description=text, completed=done, total=total)
-            if not console.is_terminal and (done == total or time.monotonic() - said > 10.0):
-                said = time.monotonic()
-                console.print(f"{text}: {done} of {total} {unit}", highlight=False, soft_wrap=True)
-
-        yield update

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from visuomotor.launch.inject import HELP
+from visuomotor.launch.tasks import PARTS
 
 PLAIN: dict[str, Any] = {"pretty_exceptions_enable": False, "rich_markup_mode": None, "no_args_is_help": True}
 
@@ -29,14 +33,8 @@ class DeviceName(StrEnum):
     tensorrt = "tensorrt"
 
 
-class Task(StrEnum):
-    """What is learned for."""
-
-    drive = "drive"
-
-
 class PerceptionMode(StrEnum):
-    """How road users become known."""
+    """How what is around the robot becomes known."""
 
     real = "real"
     truth = "truth"
@@ -49,7 +47,11 @@ Episodes = Annotated[int | None, typer.Option(min=1, help="How many episodes, on
 JsonFile = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Write the score here too, for machines.")
 ]
-Policy = Annotated[str | None, typer.Option(metavar="BUNDLE|idm|random", help="The driver.  [default: the profile's]")]
+Jobs = Annotated[int, typer.Option(min=1, help="Processes at once.")]
+Policy = Annotated[
+    str | None, typer.Option(metavar="BUNDLE|BASELINE", help="What commands the robot.  [default: the profile's]")
+]
+TaskName = Annotated[str, typer.Option("--task", metavar="|".join(PARTS), help="What the robot is to do.")]
 Forecaster = Annotated[str | None, typer.Option(metavar="BUNDLE|cv|none", help="The forecaster.")]
 Detector = Annotated[
     str | None,
@@ -80,3 +82,25 @@ Inject = Annotated[
     list[str] | None,
     typer.Option(metavar="SPEC", help=HELP),
 ]
+
+
+@contextmanager
+def show_progress(unit: str) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar at a terminal, a line now and then elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(unit, total=None)
+        said = time.monotonic()
+
+        def update(text: str, done: int, total: int) -> None:
+            nonlocal said
+            bar.update(task, description=text, completed=done, total=total)
+            if not console.is_terminal and (done == total or time.monotonic() - said > 10.0):
+                said = time.monotonic()
+                console.print(f"{text}: {done} of {total} {unit}", highlight=False, soft_wrap=True)
+
+        yield update

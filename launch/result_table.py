@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from rich.console import Console
 from rich.table import Table
 
-from visuomotor.launch.evaluate.metrics import measures_of
+from visuomotor.launch.evaluate.metrics import Column, measures_of
 from visuomotor.launch.evaluate.score import Score
 
 LATENCY_KEY = "camera_to_command"
@@ -50,7 +53,7 @@ def _episode_table(score: Score) -> Table:
             str(row["seed"]),
             end,
             f"{row['duration_s']:.1f}",
-            *(_number(row.get(column.key), column.digits, column.scale) for column in columns),
+            *(_cell(row, column) for column in columns),
             str(row.get("guard_ticks", 0)),
         )
     return table
@@ -66,5 +69,9 @@ def _summary_table(score: Score) -> Table:
     return table
 
 
-def _number(value: float | None, digits: int, scale: float = 1.0) -> str:
-    return "-" if value is None else f"{value * scale:.{digits}f}"
+def _cell(row: Mapping[str, Any], column: Column) -> str:
+    value = row.get(column.key)
+    if value is None:
+        return "-"
+    text = f"{value * column.scale:.{column.digits}f}"
+    return f"{text}/{row[column.of]}" if column.of else text

@@ -74,7 +74,7 @@ def launch(profile: Profile, options: Options) -> int:
     faults = parse_injections(options.inject, sends)
     _make_folders(options)
     check_recording(options.record, options.lossy)
-    view = _open_view() if options.view else None
+    view = _open_view(profile) if options.view else None
     service = find_service_manager()
     if service.listens:  # its watchdog sends this to a supervisor that hangs, which then says where
         faulthandler.register(signal.SIGQUIT, all_threads=True, chain=True)
@@ -315,7 +315,8 @@ def _write_report(score: Score, collector: RunCollector, cameras: Mapping[str, C
     sys.stderr.write(f"report: {page}\n")
 
 
-def _open_view() -> Any:
+def _open_view(profile: Profile) -> Any:
+    from visuomotor.launch.report.parts import make_part
     from visuomotor.launch.report.view import LiveView
 
-    return LiveView()
+    return LiveView(make_part(profile.task), list(profile.cameras))

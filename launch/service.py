@@ -23,6 +23,7 @@ from visuomotor.launch.profile import Profile, load_profile
 from visuomotor.launch.run import check_bundles
 from visuomotor.launch.run_folders import parse_keep
 from visuomotor.launch.supervisor import BRAKE_S
+from visuomotor.launch.tasks import VEHICLE
 
 Scope = Literal["system", "user"]
 MARK = "# Written by `visuomotor service install`; a change made here is lost with the next one."
@@ -74,7 +75,7 @@ def make_service(
     if not NAME.fullmatch(name):
         raise ValueError(f"--name: expected small letters, digits, - and _, at most 41, got {name!r}")
     without = [n for n in checked.cameras if n not in checked.sources][int(bool(camera)) :]  # --camera is the first's
-    if checked.task == "vehicle" and without:
+    if checked.task == VEHICLE and without:
         expected = "--camera FILE|INDEX|ADDRESS" if len(without) == 1 and not camera else "an entry each under sources"
         raise ValueError(f"{checked.source.name}: no source of {', '.join(without)}: expected {expected}")
     if re.search(r"://[^/]*@", camera):

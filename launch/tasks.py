@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from visuomotor.messages.tasks import TASKS, Task
+from visuomotor.messages.tasks import DEFAULT_TASK, TASKS, Task
 
 VEHICLE = "vehicle"  # a profile of real hardware, whose robot is that of the task which names it among its kinds
 
@@ -21,10 +21,12 @@ class TaskParts(msgspec.Struct, frozen=True, kw_only=True):
 
     task: Task
     robot: str  # what sentences call it
+    does: str  # what its command does, in one
     kinds: tuple[str, ...] = ()  # of profiles of the same robot outside the simulator
     profile: str  # shipped; what its commands start from
     suite: str  # what is run when none is said
     suites: str  # mapping of suites by name
+    tracks: str  # folder of the forecaster's samples
     world: str
     can_world: str = ""  # the simulated robot behind a CAN bus; empty: has none
     world_inputs: tuple[str, ...] = ("command",)
@@ -33,8 +35,7 @@ class TaskParts(msgspec.Struct, frozen=True, kw_only=True):
     baseline_policies: tuple[str, ...]
     check_order: str = ""  # function that raises ValueError on the text of an order; empty: takes none
     metrics: str  # class as in ``evaluate.metrics.Metrics``
-    report: str  # module with what ``report.parts.ReportPart`` lists
-    train_policy: str  # function that trains and returns a checkpoint
+    report: str  # class as in ``report.parts.ReportPart``
 
     @property
     def name(self) -> str:
@@ -53,25 +54,28 @@ PARTS: dict[str, TaskParts] = {
         TaskParts(
             task=TASKS["drive"],
             robot="car",
+            does="Drive in simulated traffic on what the cameras see",
             kinds=(VEHICLE,),
             profile="drive",
             suite="drive-v1",
             suites="visuomotor.sim.scenario:SUITES",
+            tracks="data/tracks",
             world="visuomotor.sim.node:create",
             can_world="visuomotor.sim.can_plant:create",
             policy="visuomotor.control.policy_node:create",
             guard="visuomotor.control.guard_node:create",
             baseline_policies=("idm", "random"),
             metrics="visuomotor.launch.evaluate.car:CarMetrics",
-            report="visuomotor.launch.report.road",
-            train_policy="visuomotor.control.train.policy:train_policy",
+            report="visuomotor.launch.report.road:RoadPart",
         ),
         TaskParts(
             task=TASKS["pick"],
             robot="arm",
+            does="Pick ordered parts off a running belt on what the camera sees",
             profile="pick",
             suite="pick-v1",
             suites="visuomotor.sim.cell.scenario:SUITES",
+            tracks="data/pick-tracks",
             world="visuomotor.sim.cell.node:create",
             world_inputs=("command", "operator"),
             policy="visuomotor.control.arm.policy_node:create",
@@ -79,12 +83,11 @@ PARTS: dict[str, TaskParts] = {
             baseline_policies=("scripted", "random"),
             check_order="visuomotor.control.arm.order:parse_order",
             metrics="visuomotor.launch.evaluate.arm:ArmMetrics",
-            report="visuomotor.launch.report.cell",
-            train_policy="visuomotor.control.arm.train.policy:train_policy",
+            report="visuomotor.launch.report.cell:CellPart",
         ),
     )
 }
-DEFAULT = PARTS["drive"]  # what a command means that names no task
+DEFAULT = PARTS[DEFAULT_TASK]  # what a command means that names no task
 KINDS = tuple(dict.fromkeys([*PARTS, *(kind for row in PARTS.values() for kind in row.kinds)]))
 
 

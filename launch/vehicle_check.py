@@ -11,13 +11,14 @@ import msgspec
 from visuomotor.deploy.vehicle.capture import CameraError, SourceSettings, check_source, quiet
 from visuomotor.deploy.vehicle.route import RouteError, RouteLine, load_route
 from visuomotor.launch.profile import STRAIGHT, CanBus, Profile, Source
+from visuomotor.launch.tasks import VEHICLE
 
 LISTEN_S = 2.0  # for each message of the car to come once
 
 
 def choose_sources(profile: Profile, cameras: Sequence[str]) -> dict[str, Source]:
     """Sources of a profile with those of the command line (``[NAME=]SOURCE``) in their place. Raises ValueError."""
-    if cameras and profile.task != "vehicle":
+    if cameras and profile.task != VEHICLE:
         raise ValueError(f"{profile.source.name}: --camera {cameras[0]}: the cameras of this profile are simulated")
     chosen = dict(profile.sources)
     given: set[str] = set()

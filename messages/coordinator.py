@@ -14,6 +14,7 @@ from visuomotor.messages.node import Input
 from visuomotor.messages.rendezvous import PROBE_INTERVAL_S, HandshakeError, Rendezvous, sources_of
 from visuomotor.messages.schema import Episode, Header, Message, NodeHealth, Operator, OperatorKind
 from visuomotor.messages.wiring import SUPERVISOR, SUPERVISOR_OUTPUTS, RunPlace, Wiring, wire_up
+from visuomotor.messages.word import Published, Word
 
 Check = Callable[[], None]
 
@@ -32,6 +33,7 @@ class Coordinator:
         self.place = place
         self.names = tuple(names)
         self.episode: Episode | None = None
+        self._running = False
         self.dead: set[str] = set()
         self._restarted: set[str] = set()
         self._probe_due = 0.0
@@ -148,13 +150,21 @@ class Coordinator:
         self._publish("operator", Operator(kind=kind, text=text))
 
     def poll(self, timeout_s: float) -> list[Received]:
-        """Everything observed since the last call; waits up to ``timeout_s`` for something."""
+        """Everything observed since the last call; waits up to ``timeout_s``. Passes on words."""
+        self._rendezvous.poll(0.0)
+        self._rendezvous.answer_words(self._pass_on)
         if not self._inbox:
             self._collect(timeout_s)
         else:
             self._collect(0.0)
         messages, self._inbox = self._inbox, []
         return messages
+
+    def _pass_on(self, word: Word) -> Published:
+        if self.episode is None or not self._running:
+            return Published(refused="no episode is going on just now; say it again in a moment")
+        self.operator(word.kind, word.text)
+        return Published(episode=self.episode.index, seq=self._seq["operator"] - 1)
 
     def refused(self) -> dict[str, int]:
         """Cause -> who was not let in from the network; the log names each, so call about once a second."""
@@ -175,6 +185,7 @@ class Coordinator:
     def _phase(self, phase: str, end: str = "", last_tick: int = -1) -> None:
         if self.episode is None:
             raise ValueError(f"{phase}: no episode was reset")
+        self._running = phase == "start"
         e = self.episode
         fields = {"task": e.task, "suite": e.suite, "split": e.split, "seed": e.seed, "index": e.index}
         message = Episode(phase=phase, end=end, last_tick=last_tick, **fields)  # type: ignore[arg-type]

@@ -21,6 +21,7 @@ from visuomotor.messages.curve import Doorkeeper, caller_of, prepare_call
 from visuomotor.messages.network import CURVE, RENDEZVOUS
 from visuomotor.messages.node import Node
 from visuomotor.messages.wiring import SUPERVISOR, NodeWiring, RunPlace, Wiring, WiringError, wire_node
+from visuomotor.messages.word import Published, Word
 
 PROBE_INTERVAL_S = 0.02
 MAX_BYTES = 1 << 20
@@ -51,7 +52,7 @@ class _Refused(msgspec.Struct, tag=True):
     text: str
 
 
-_FROM_NODE = msgspec.msgpack.Decoder(_Hello | _Connected)
+_FROM_NODE = msgspec.msgpack.Decoder(_Hello | _Connected | Word)
 _FROM_SUPERVISOR = msgspec.msgpack.Decoder(_Wired | _Go | _Refused)
 
 
@@ -74,6 +75,7 @@ class Rendezvous:
         self._hello: dict[str, NodeWiring] = {}
         self._connected: set[str] = set()
         self._route: dict[str, bytes] = {}
+        self._words: list[tuple[bytes, Word]] = []
         self._gone = False
         self._socket = context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_BYTES)
@@ -100,6 +102,9 @@ class Rendezvous:
                 said = _FROM_NODE.decode(last.buffer)
             except (msgspec.MsgspecError, ValueError, RecursionError):
                 continue  # not one of ours
+            if isinstance(said, Word):
+                self._hear(route.bytes, said)
+                continue
             name = said.node.name if isinstance(said, _Hello) else said.name
             if refusal := self._refusal(name, last):
                 self._answer(route.bytes, _Refused(refusal))
@@ -111,6 +116,18 @@ class Rendezvous:
                 self._connected.add(name)
                 if self._gone:
                     self._answer(self._route[name], _Go())
+
+    def _hear(self, route: bytes, word: Word) -> None:
+        if self.place.network is None:
+            self._words.append((route, word))
+        else:  # without keys nobody knows who speaks
+            self._answer(route, Published(refused="a run on several hosts takes no word from outside"))
+
+    def answer_words(self, publish: Callable[[Word], Published]) -> None:
+        """Hand on what people have said since the last call, and answer each with what became of it."""
+        words, self._words = self._words, []
+        for route, word in words:
+            self._answer(route, publish(word))
 
     def _refusal(self, name: str, part: zmq.Frame) -> str:
         """Why a node is not let in; empty when it is one of the run and on the host whose key it came under."""

@@ -12,7 +12,9 @@ from typing import Annotated, Literal
 import msgspec
 import numpy as np
 
-CLASS_NAMES: tuple[str, ...] = ("car", "truck", "cyclist", "pedestrian", "cone")
+from visuomotor.messages.tasks import DEFAULT_SUITE, DEFAULT_TASK, TASKS
+
+CLASS_NAMES = TASKS[DEFAULT_TASK].class_names  # of the road; those of other tasks are in their rows
 CAR, TRUCK, CYCLIST, PEDESTRIAN, CONE = range(5)
 
 
@@ -193,8 +195,8 @@ class Episode(Message, kw_only=True):
 
     phase: Literal["reset", "start", "end"]
     index: int = 0
-    task: str = "drive"
-    suite: str = "drive-v1"
+    task: str = DEFAULT_TASK
+    suite: str = DEFAULT_SUITE
     split: str = "evaluation"
     seed: int = 0
     end: str = ""

@@ -9,15 +9,14 @@ from typing import Literal
 
 import msgspec
 
-from visuomotor.messages.schema import CLASS_NAMES
-
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
     """One row: classes, the services that only this kind of robot has, and how far its forecasts reach."""
 
     name: str
     class_names: tuple[str, ...]
-    symmetry: tuple[int, ...]  # of each class about the vertical: turned by 1/n of a circle it looks the same; 0: round
+    # Of each class about the vertical: turned by 1/n of a circle it looks, or is gripped, the same; 0: round.
+    symmetry: tuple[int, ...]
     state: Literal["vehicle_state", "arm_state"]  # proprioception, which gives the pose in ``odom_``
     context: Literal["route", "order"]  # what the robot is told to do
     forecast_step_s: float
@@ -32,7 +31,7 @@ TASKS: dict[str, Task] = {
     for row in (
         Task(
             name="drive",
-            class_names=CLASS_NAMES,
+            class_names=("car", "truck", "cyclist", "pedestrian", "cone"),
             symmetry=(1, 1, 1, 1, 1),
             state="vehicle_state",
             context="route",
@@ -43,7 +42,7 @@ TASKS: dict[str, Task] = {
         Task(
             name="pick",
             class_names=("red cube", "blue cylinder", "green block", "yellow ball", "duck", "brick"),
-            symmetry=(4, 0, 2, 0, 1, 2),
+            symmetry=(4, 0, 2, 0, 2, 4),
             state="arm_state",
             context="order",
             forecast_step_s=0.1,
@@ -56,6 +55,7 @@ TASKS: dict[str, Task] = {
 
 
 DEFAULT_TASK = "drive"  # of callers who name none: they were there before there was a second one
+DEFAULT_SUITE = f"{DEFAULT_TASK}-v1"
 
 
 def get_task(name: str) -> Task:

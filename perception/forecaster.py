@@ -81,24 +81,25 @@ def checked_history(
 
 
 class LstmForecaster:
-    """The learned forecaster of a bundle, on ONNX Runtime, for the objects of ``task``.
+    """The learned forecaster of a bundle, on ONNX Runtime.
 
-    Raises BundleError for one made for another task's classes.
+    Raises BundleError for one made for the classes of another task than ``task`` (by default any).
     """
 
     def __init__(
         self,
         bundle: Bundle,
-        task: PerceptionTask,
         device: str = "auto",
         threads: int = 1,
         tuning: Tuning | None = None,
+        *,
+        task: PerceptionTask | None = None,
     ) -> None:
-        expected = task.task.class_names
-        if bundle.meta.class_names != expected:
+        if task is not None and bundle.meta.class_names != task.task.class_names:
+            wanted, got = list(task.task.class_names), list(bundle.meta.class_names)
             raise BundleError(
-                f"{bundle.path}: made for the task {bundle.meta.task!r}: class_names: expected {list(expected)} of the "
-                f"task {task.name!r}, got {list(bundle.meta.class_names)}"
+                f"{bundle.path}: made for the task {bundle.meta.task!r}: class_names: expected {wanted} of the task "
+                f"{task.name!r}, got {got}"
             )
         self.bundle = bundle
         self.history_samples = int(bundle.get_extra("history_steps", int))
@@ -136,4 +137,4 @@ def load_forecaster(
         from visuomotor.perception.baseline_forecasters import ConstantVelocity, Kalman
 
         return ConstantVelocity(task) if str(name) == "cv" else Kalman(task)
-    return LstmForecaster(load_bundle(name, "forecaster"), task, device, threads, tuning)
+    return LstmForecaster(load_bundle(name, "forecaster"), device, threads, tuning, task=task)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
+ASYMMETRY_MAX = 1e-6  # of a covariance, as a share of its trace
+
 
 def direction_covariance(heading_rad: np.ndarray, along: np.ndarray, across: np.ndarray) -> np.ndarray:
     """Covariances [N, 2, 2] with standard deviation ``along`` the heading and ``across`` it."""
@@ -54,7 +56,12 @@ def update(
     moved = state + (gain @ innovation[:, :, None])[:, :, 0]
     keep = np.broadcast_to(np.eye(4), covariance.shape).copy()
     keep[:, :, :2] -= gain
-    return moved, keep @ covariance @ keep.transpose(0, 2, 1) + gain @ noise @ gain.transpose(0, 2, 1)
+    fused = keep @ covariance @ keep.transpose(0, 2, 1) + gain @ noise @ gain.transpose(0, 2, 1)
+    # Over hundreds of updates rounding grows into asymmetry, and that into negative variances: nip it in the bud.
+    swapped = fused.transpose(0, 2, 1)
+    lopsided = np.abs(fused - swapped).max((1, 2)) > ASYMMETRY_MAX * np.trace(fused, axis1=1, axis2=2)
+    fused[lopsided] = 0.5 * (fused[lopsided] + swapped[lopsided])
+    return moved, fused
 
 
 def mahalanobis(

@@ -8,15 +8,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from visuomotor.messages.camera import CameraModel
 from visuomotor.messages.schema import ArmState, Message, VehicleState
 
-# The arm's joints as Denavit and Hartenberg's parameters in Craig's form, from the manufacturer's documentation (Franka
-# Control Interface, "Denavit-Hartenberg parameters"), and the point between the finger tips beyond the last joint.
-ARM_A_M = (0.0, 0.0, 0.0, 0.0825, -0.0825, 0.0, 0.088)
-ARM_D_M = (0.333, 0.0, 0.316, 0.0, 0.384, 0.0, 0.0)
-ARM_ALPHA_RAD = tuple(quarter * math.pi / 2 for quarter in (0, -1, 1, 1, -1, 1, 1))
-ARM_TOOL_M = 0.212
 SPACING_M = 0.05  # of the points along the links
+NEAR_M = 0.05  # in front of a camera; what is nearer, or behind it, is not in the picture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,23 +47,26 @@ def read_pose(state: Message) -> RobotPose:
     if isinstance(state, ArmState):
         # The reach beyond the first joints is about 1 m: rad/s are m/s there.
         sweep = float(np.abs(state.joint_velocity_radps[:4]).max())
-        return RobotPose(sweep_mps=sweep, limbs_m=arm_points(np.asarray(state.joint_position_rad, np.float64)))
+        return RobotPose(sweep_mps=sweep, limbs_m=fill_line(np.asarray(state.base_link_points_m, np.float64)))
     raise TypeError(f"expected the state of a vehicle or of an arm, got {type(state).__name__}")
 
 
-def arm_points(joint_position_rad: np.ndarray) -> np.ndarray:
-    """Points [K, 3] in ``base_`` along the links from the shoulder to between the finger tips, for joints [7]."""
-    pose = np.eye(4)
-    places = [pose[:3, 3].copy()]
-    for a, d, alpha, q in zip(ARM_A_M, ARM_D_M, ARM_ALPHA_RAD, joint_position_rad, strict=True):
-        ca, sa, c, s = math.cos(alpha), math.sin(alpha), math.cos(q), math.sin(q)
-        pose = pose @ np.array(
-            [[c, -s, 0.0, a], [s * ca, c * ca, -sa, -d * sa], [s * sa, c * sa, ca, d * ca], [0.0, 0.0, 0.0, 1.0]]
-        )
-        places.append(pose[:3, 3].copy())
-    places.append(pose[:3, 3] + ARM_TOOL_M * pose[:3, 2])
+def fill_line(corner_m: np.ndarray) -> np.ndarray:
+    """Points [K, 3] at most ``SPACING_M`` apart on the line through corners [M, 3]; none for fewer than two."""
     points = []
-    for start, end in itertools.pairwise(places):
+    for start, end in itertools.pairwise(corner_m):
         steps = max(1, math.ceil(float(np.linalg.norm(end - start)) / SPACING_M))
         points.append(start + (end - start) * (np.arange(1, steps + 1) / steps)[:, None])
-    return np.concatenate(points)
+    return np.concatenate(points) if points else np.zeros((0, 3))
+
+
+def find_hidden(camera: CameraModel, ego_m: np.ndarray, limbs_m: np.ndarray, radius_m: float) -> np.ndarray:
+    """Which points on the ground [N, 2] in ``ego_`` limbs through points [K, 3] hide from a camera, bool [N]."""
+    if not len(limbs_m) or not len(ego_m):
+        return np.zeros(len(ego_m), bool)
+    limb_px, depth = camera.project(limbs_m)
+    ahead = depth > NEAR_M
+    radius_px = camera.fx * radius_m / depth[ahead]
+    px, _ = camera.project(np.pad(ego_m, ((0, 0), (0, 1))))
+    apart = np.linalg.norm(px[:, None] - limb_px[ahead][None], axis=2)
+    return (apart < radius_px[None]).any(1)

@@ -17,6 +17,7 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     """From boxes in the picture to objects on the ground."""
 
     size_prior_m: tuple[tuple[float, float], ...]  # length, width by class
+    rivals: tuple[int, ...]  # by class; those of one number in the same place are one object that is called both
     range_max_m: float  # from the camera; a ground point this close to the horizon says nothing about range
     cut_margin_px: float = 2.0  # a box this near an edge of the picture shows a part of its object only ...
     cut_sigma: float = 3.0  # ... and its ground point is so much less certain: squared Mahalanobis distances of 9 to 17
@@ -60,6 +61,7 @@ class PerceptionTask(msgspec.Struct, frozen=True, kw_only=True):
         columns: dict[str, Sequence[object]] = {
             "symmetry": self.task.symmetry,
             "size_prior_m": self.placement.size_prior_m,
+            "rivals": self.placement.rivals,
             "merge_radius_m": self.motion.merge_radius_m,
             **{name: getattr(self.extrapolation, name) for name in EXTRAPOLATION_BY_CLASS},
         }
@@ -80,6 +82,7 @@ PERCEPTION: dict[str, PerceptionTask] = {
             task=get_task("drive"),
             placement=Placement(
                 size_prior_m=((4.4, 1.8), (8.0, 2.4), (1.8, 0.6), (0.5, 0.5), (0.4, 0.4)),
+                rivals=(0, 0, 1, 2, 3),
                 range_max_m=120.0,
                 cut_floor_m=2.5,  # p90 right beside the car: 2 to 4
                 foot_floor_m=(0.3, 0.1),
@@ -125,6 +128,7 @@ PERCEPTION: dict[str, PerceptionTask] = {
             task=get_task("pick"),
             placement=Placement(
                 size_prior_m=((0.045, 0.045), (0.045, 0.045), (0.08, 0.04), (0.045, 0.045), (0.07, 0.05), (0.08, 0.04)),
+                rivals=(0, 1, 2, 3, 4, 5),
                 range_max_m=1.5,
                 cut_floor_m=0.01,
                 foot_floor_m=(0.01, 0.01),

@@ -16,7 +16,7 @@ from visuomotor.messages.schema import Detections, Tracks
 from visuomotor.perception import association, kalman
 from visuomotor.perception.association import TRACK_GATE_SQUARE
 from visuomotor.perception.motion import FORBIDDEN, TrackerConfig
-from visuomotor.perception.robot_pose import RobotPose
+from visuomotor.perception.robot_pose import RobotPose, find_hidden
 from visuomotor.perception.tasks import PerceptionTask
 
 
@@ -265,17 +265,6 @@ class Tracker:
         edge = self.config.edge_margin_px
         return (depth > 0) & ((px >= edge) & (px <= np.array([camera.width, camera.height]) - edge)).all(1)
 
-    def _behind_limbs(self, camera: CameraModel, ego_m: np.ndarray, robot: RobotPose) -> np.ndarray:
-        """Positions [N, 2] in ``ego_`` that the robot itself hides from a camera."""
-        if not len(robot.limbs_m) or not len(ego_m):
-            return np.zeros(len(ego_m), bool)
-        limb_px, depth = camera.project(robot.limbs_m)
-        ahead = depth > 0.05
-        radius_px = camera.fx * self.config.limb_radius_m / depth[ahead]
-        px, _ = camera.project(np.pad(ego_m, ((0, 0), (0, 1))))
-        apart = np.linalg.norm(px[:, None] - limb_px[ahead][None], axis=2)
-        return (apart < radius_px[None]).any(1)
-
     def _outside(self, robot: RobotPose) -> np.ndarray:
         """Tracks [N] that are in no camera's picture, alive or dead."""
         ego = self._in_ego(robot)
@@ -294,7 +283,7 @@ class Tracker:
 
     def _in_view(self, alive: Sequence[str], robot: RobotPose) -> np.ndarray:
         """Tracks [N] that a living camera should see: inside its field of view and not behind a nearer track."""
-        bank = self._bank
+        bank, config = self._bank, self.config
         ego = self._in_ego(robot)
         visible = np.zeros(len(bank), bool)
         half_width = 0.5 * np.where(self._is_vehicle[bank.class_id], bank.size.mean(1), bank.size.min(1))
@@ -303,7 +292,7 @@ class Tracker:
             ray = ego - camera.ego_position_m[:2]
             distance = np.maximum(np.hypot(ray[:, 0], ray[:, 1]), 0.5)
             bearing = _bearing(camera, ego)
-            inside = self._inside(camera, ego) & ~self._behind_limbs(camera, ego, robot)
+            inside = self._inside(camera, ego) & ~find_hidden(camera, ego, robot.limbs_m, config.limb_radius_m)
             if not inside.any():
                 continue
             if camera.looks_down:  # objects that stand side by side do not hide each other from above

@@ -1,17 +1,13 @@
 """Labelled data set of the driving cameras in COCO form: train, val and test from the three splits.
 
 An episode is driven by ``LaneFollower``; now and then a tick is kept with all its cameras, more often when a
-pedestrian, cyclist or cone is near, and most of them with bystanders added. Each episode leaves one shard, so a run
-that was stopped goes on where it was; the annotations are the shards in the order of their episodes, cut at the number
-of frames asked for. Same seed, same bytes, for any number of jobs.
+pedestrian, cyclist or cone is near, and most of them with bystanders added. Same seed, same bytes, for any number of
+jobs and after any stop (``sim.shards``).
 """
 
 from __future__ import annotations
 
-import json
-import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +16,7 @@ import msgspec
 import numpy as np
 
 from visuomotor.messages.camera import CameraModel, load_camera
-from visuomotor.messages.schema import CLASS_NAMES, CONE, CYCLIST, PEDESTRIAN
+from visuomotor.messages.schema import CONE, CYCLIST, PEDESTRIAN
 from visuomotor.sim.bodies import RENDERER_NAME
 from visuomotor.sim.bystanders import CROWDS, Snapshot, with_bystanders
 from visuomotor.sim.drive import DriveWorlds
@@ -28,6 +24,16 @@ from visuomotor.sim.labels import CATEGORIES, annotate
 from visuomotor.sim.lane_follower import LaneFollower
 from visuomotor.sim.renderer import Renderer
 from visuomotor.sim.scenario import drive_case
+from visuomotor.sim.shards import (
+    SEED_STRIDE,
+    Progress,
+    Shard,
+    check_request,
+    check_settings,
+    load_or_make,
+    render_folders,
+    write_image,
+)
 
 FOLDERS: dict[str, tuple[str, float]] = {"train": ("train", 0.85), "val": ("tune", 0.07), "test": ("evaluation", 0.08)}
 TICKS_KEPT_MAX = 14  # of one episode
@@ -37,10 +43,6 @@ KEEP_EVERY_RARE = 10  # when a pedestrian, cyclist or cone is near
 RARE_RANGE_M = 40.0
 RARE_EVENTS = ("pedestrian", "cyclist", "closed_lane")
 PLAIN_SHARE = 0.3  # of the cases without any of these events that are used all the same
-SEED_STRIDE = 1_000_000  # data set seed n uses the cases from n million on: none that a suite is scored on
-PNG_COMPRESSION = 1
-
-Progress = Callable[[str, int, int], None]  # folder, images done, images wanted
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -85,106 +87,47 @@ def render_drive(
     test are made, sharing the frames. Goes on with what an earlier call
     with the same settings left; raises ValueError when the settings differ.
     """
-    if frames < 1 or seed < 0 or jobs < 1:
-        raise ValueError(f"frames, seed, jobs: expected >= 1, >= 0, >= 1, got {frames}, {seed}, {jobs}")
+    check_request(frames, seed, jobs, folders, FOLDERS)
     if crowd not in CROWDS:
         raise ValueError(f"crowd: expected {' or '.join(CROWDS)}, got {crowd!r}")
-    if not folders or not set(folders) <= FOLDERS.keys():
-        raise ValueError(f"folders: expected some of {', '.join(FOLDERS)}, got {', '.join(folders) or 'none'}")
     cameras = drive_cameras() if cameras is None else cameras
     settings = {"seed": seed, "suite": suite, "renderer": RENDERER_NAME, "cameras": cameras, "crowd": crowd}
-    _check_settings(out, settings)
-    summary: dict[str, Any] = {}
-    shares = {folder: FOLDERS[folder] for folder in folders}
-    total = sum(share for _, share in shares.values())
-    for folder, (split, share) in shares.items():
-        wanted = max(1, round(frames * share / total / len(cameras)))  # ticks
-        where = out / folder
-        (where / "images").mkdir(parents=True, exist_ok=True)
-        (where / "shards").mkdir(exist_ok=True)
+    check_settings(out, settings)
 
-        def make_jobs(folder: str = folder, split: str = split) -> Iterator[Job]:
-            episode = 0
-            for case_seed in range(seed * SEED_STRIDE, (seed + 1) * SEED_STRIDE):
-                kinds = {event.kind for event in drive_case(suite, split, case_seed).events}
-                if not kinds.isdisjoint(RARE_EVENTS) or case_seed * 0.618034 % 1.0 < PLAIN_SHARE:
-                    yield Job(str(out), suite, split, folder, episode, case_seed, tuple(cameras), crowd)
-                    episode += 1
+    def make_jobs(folder: str, split: str) -> Iterator[Job]:
+        episode = 0
+        for case_seed in range(seed * SEED_STRIDE, (seed + 1) * SEED_STRIDE):
+            kinds = {event.kind for event in drive_case(suite, split, case_seed).events}
+            if not kinds.isdisjoint(RARE_EVENTS) or case_seed * 0.618034 % 1.0 < PLAIN_SHARE:
+                yield Job(str(out), suite, split, folder, episode, case_seed, tuple(cameras), crowd)
+                episode += 1
 
-        shards = _render_until(make_jobs(), where, wanted, jobs, len(cameras), progress, folder)
-        summary[folder] = _merge(where, shards, wanted, split)
-    (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
-    return summary
-
-
-def _check_settings(out: Path, settings: dict[str, Any]) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(msgspec.to_builtins(settings), indent=1, sort_keys=True)
-    path = out / "settings.json"
-    if path.exists() and path.read_text() != text:
-        raise ValueError(f"{path}: the folder holds a data set made with other settings; choose another folder")
-    path.write_text(text)
-
-
-def _render_until(
-    source: Iterator[Job], where: Path, wanted: int, jobs: int, cameras: int, progress: Progress | None, folder: str
-) -> list[dict[str, Any]]:
-    """Shards of episodes 0, 1, ... up to the first that completes the number of ticks wanted."""
-    done: dict[int, dict[str, Any]] = {}
-
-    def ticks() -> int:
-        """Ticks in the unbroken row of shards from the first episode on."""
-        total = episode = 0
-        while episode in done:
-            total += len(done[episode]["ticks"])
-            episode += 1
-        return total
-
-    def told() -> None:
-        if progress is not None:
-            progress(folder, min(wanted, sum(len(s["ticks"]) for s in done.values())) * cameras, wanted * cameras)
-
-    if jobs == 1:
-        for job in source:
-            done[job.episode] = _load_or_render(job)
-            told()
-            if ticks() >= wanted:
-                break
-    else:
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-            running: dict[Future[dict[str, Any]], int] = {}
-            while ticks() < wanted:
-                while len(running) < jobs:
-                    job = next(source)
-                    running[pool.submit(_load_or_render, job)] = job.episode
-                finished, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    done[running.pop(future)] = future.result()
-                told()
-            for future, episode in running.items():
-                done[episode] = future.result()
-    return [done[episode] for episode in sorted(done)]
+    return render_folders(
+        out,
+        frames,
+        {folder: FOLDERS[folder] for folder in folders},
+        make_jobs=make_jobs,
+        render=_load_or_render,
+        cameras=len(cameras),
+        jobs=jobs,
+        progress=progress,
+        task="drive",
+        categories=CATEGORIES,
+    )
 
 
 _RENDERERS: dict[tuple[CameraModel, ...], tuple[Renderer, DriveWorlds]] = {}
 
 
-def _load_or_render(job: Job) -> dict[str, Any]:
-    """The shard of an episode, from disk or newly made."""
-    path = Path(job.out) / job.folder / "shards" / f"{job.episode:05d}.json"
-    if path.exists():
-        loaded: dict[str, Any] = json.loads(path.read_text())
-        return loaded
+def _load_or_render(job: Job) -> Shard:
+    return load_or_make(job, lambda: _render(job))
+
+
+def _render(job: Job) -> Shard:
     if job.cameras not in _RENDERERS:
         cv2.setNumThreads(1)  # the jobs are the parallelism
         _RENDERERS[job.cameras] = (Renderer(list(job.cameras)), DriveWorlds(1))
-    renderer, worlds = _RENDERERS[job.cameras]
-    shard = render_episode(job, renderer, worlds)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(shard))
-    part.replace(path)
-    return shard
+    return render_episode(job, *_RENDERERS[job.cameras])
 
 
 def render_episode(job: Job, renderer: Renderer, worlds: DriveWorlds) -> dict[str, Any]:
@@ -228,8 +171,7 @@ def _keep(job: Job, tick: int, renderer: Renderer, worlds: Snapshot, folder: Pat
     records = []
     for camera in job.cameras:
         name = f"{job.episode:05d}_{tick:04d}_{camera.name}.png"
-        if not cv2.imwrite(str(folder / name), images[camera.name], [cv2.IMWRITE_PNG_COMPRESSION, PNG_COMPRESSION]):
-            raise OSError(f"{folder / name}: could not be written")
+        write_image(folder / name, images[camera.name])
         records.append(
             {
                 "file_name": name,
@@ -244,26 +186,3 @@ def _keep(job: Job, tick: int, renderer: Renderer, worlds: Snapshot, folder: Pat
             }
         )
     return records
-
-
-def _merge(where: Path, shards: list[dict[str, Any]], wanted: int, split: str) -> dict[str, Any]:
-    """Write ``annotations.json`` of the first ``wanted`` ticks (later ones wait for a larger set), and count."""
-    ticks = [(shard["case_seed"], tick) for shard in shards for tick in shard["ticks"]]
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    per_camera: dict[str, int] = {}
-    per_class: dict[str, dict[str, int]] = {}
-    for case_seed, tick in ticks[:wanted]:
-        for record in tick:
-            image = {"id": len(images) + 1, **record, "case_seed": case_seed}
-            labels = image.pop("annotations")
-            images.append(image)
-            per_camera[image["camera"]] = per_camera.get(image["camera"], 0) + 1
-            counts = per_class.setdefault(image["camera"], dict.fromkeys(CLASS_NAMES, 0))
-            for label in labels:
-                annotations.append({"id": len(annotations) + 1, "image_id": image["id"], **label})
-                counts[CLASS_NAMES[label["category_id"] - 1]] += 1
-    info = {"description": "visuomotor drive", "split": split, "renderer": RENDERER_NAME}
-    coco = {"info": info, "images": images, "annotations": annotations, "categories": CATEGORIES}
-    (where / "annotations.json").write_text(json.dumps(coco))
-    return {"images": len(images), "annotations": len(annotations), "cameras": per_camera, "classes": per_class}

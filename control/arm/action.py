@@ -22,6 +22,8 @@ POSITION_MIN_RAD = np.array(LIMITS.position_min_rad)
 POSITION_MAX_RAD = np.array(LIMITS.position_max_rad)
 VELOCITY_RADPS = np.array(LIMITS.velocity_radps)
 ACCELERATION_RADPS2 = np.array(LIMITS.acceleration_radps2)
+STEP_RADPS = ACCELERATION_RADPS2 * CONTROL_PERIOD_S
+FOLLOWING = 1.2  # steps by which a command may be ahead of the joints
 TWIST_ROWS = [0, 1, 2, 5]  # of the tool's Jacobian
 _TWIST = np.array([LIMITS.tool_speed_mps] * 3 + [LIMITS.yaw_rate_radps])
 
@@ -78,6 +80,10 @@ def command(
     and positions: towards a border or a limit they slow down so that they stop before it.
     """
     twist, width = decode(action_norm)
+    reached = inputs.joint_velocity_radps
+    sent = np.clip(
+        sent, reached - FOLLOWING * STEP_RADPS, reached + FOLLOWING * STEP_RADPS
+    )  # an arm that was held back
     start = starting_position(inputs.joint_position_rad, inputs.joint_velocity_radps, sent)
     end = start + CONTROL_PERIOD_S * sent
     course, twist = limit_tool(twist, end, sent, cell, approach)
@@ -166,7 +172,7 @@ def limit_change(wanted: np.ndarray, kept: np.ndarray, sent: np.ndarray) -> np.n
     As far as the joints' accelerations allow, and for all joints alike, so that the tool goes straight from its old
     course to its new one.
     """
-    step = ACCELERATION_RADPS2 * CONTROL_PERIOD_S
+    step = STEP_RADPS
     needed = kept - sent
     needed /= np.maximum(np.max(np.abs(needed) / step, axis=1, keepdims=True), 1.0)
     rest = wanted - sent - needed
@@ -176,13 +182,14 @@ def limit_change(wanted: np.ndarray, kept: np.ndarray, sent: np.ndarray) -> np.n
 
 
 def brake(joint_velocity_radps: np.ndarray, dt_s: float = CONTROL_PERIOD_S) -> np.ndarray:
-    """Joint velocities [..., 7] after braking for ``dt_s``: all in proportion, as hard as the slowest joint can."""
-    return joint_velocity_radps * np.maximum(1.0 - dt_s / np.maximum(stopping_time(joint_velocity_radps), 1e-9), 0.0)
+    """Joint velocities [..., 7] after the first period of a stop: all in proportion, so that the arm keeps its way."""
+    return joint_velocity_radps * (1.0 - dt_s / stopping_time(joint_velocity_radps, dt_s))
 
 
-def stopping_time(joint_velocity_radps: np.ndarray) -> np.ndarray:
-    """Seconds [..., 1] in which all joints come to rest together, within their accelerations."""
-    return np.max(np.abs(joint_velocity_radps) / ACCELERATION_RADPS2, axis=-1, keepdims=True)
+def stopping_time(joint_velocity_radps: np.ndarray, dt_s: float = CONTROL_PERIOD_S) -> np.ndarray:
+    """Seconds [..., 1] to rest within the joints' accelerations: a whole number of periods, at least one."""
+    needed = np.max(np.abs(joint_velocity_radps) / ACCELERATION_RADPS2, axis=-1, keepdims=True)
+    return dt_s * np.maximum(np.ceil(needed / dt_s - 1e-9), 1.0)
 
 
 class ArmWatchdog:

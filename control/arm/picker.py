@@ -14,7 +14,7 @@ from visuomotor.control.arm.action import encode
 from visuomotor.control.arm.config import ACTION_SIZE, CELL, CONTROL_PERIOD_S, LIMITS
 from visuomotor.control.arm.hand import OPEN, close_for
 from visuomotor.control.arm.inputs import ArmInputs
-from visuomotor.control.arm.targets import STEPS, Targets
+from visuomotor.control.arm.targets import FOLLOWED_XY_M, STEPS, Targets
 
 
 class PickerGains(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +34,7 @@ class PickerGains(msgspec.Struct, frozen=True, kw_only=True):
     close_xy_m: float = 0.010
     close_z_m: float = 0.006
     close_yaw_rad: float = 0.15
+    open_m: float = 0.070  # before the fingers are as wide as this the tool does not go down
     up_mps: float = 0.45
     clear_m: float = 0.085  # above this a held part passes over the others
     carry_mps2: float = 3.0  # change of velocity with a part in the hand
@@ -102,12 +103,14 @@ def decide(inputs: ArmInputs, gains: PickerGains = GAINS) -> np.ndarray:
     closing = hand.closing & ~held & ~hand.empty & low
     releasing = ~held & ~closing & over_bin & (inputs.gripper_width_m < gains.released_m)
 
-    reach = _reach(inputs, targets, gains)
+    reach = _reach(inputs, targets, closing, gains)
     twist = np.where(held[:, None], _carry(inputs, gains), reach.twist)
     twist[releasing] = 0.0
     opened = np.where(held, _arrived(inputs, gains), ~closing & ~reach.close)
     bins = inputs.bin_m.shape[1]
-    index = np.where(hand.closing & (held | closing), hand.bin_index, targets.bin_index[:, 0])
+    away = np.hypot(*(targets.position_m[:, 0] - inputs.tool_position_m[:, :2]).T)
+    seen = targets.found[:, 0] & (away < FOLLOWED_XY_M)  # until it is held, the part itself says where to
+    index = np.where(held | (closing & ~seen), hand.bin_index, targets.bin_index[:, 0])
     action = encode(twist, opened)
     action[:, 4] = np.where(opened, OPEN, close_for(index, bins))
     return action
@@ -121,7 +124,7 @@ class _Reach:
     close: np.ndarray
 
 
-def _reach(inputs: ArmInputs, targets: Targets, gains: PickerGains) -> _Reach:
+def _reach(inputs: ArmInputs, targets: Targets, closing: np.ndarray, gains: PickerGains) -> _Reach:
     found = targets.found[:, 0]
     tool = targets.tool_next_m
     velocity = targets.velocity_mps[:, 0]
@@ -144,10 +147,11 @@ def _reach(inputs: ArmInputs, targets: Targets, gains: PickerGains) -> _Reach:
     off = np.maximum(away - gains.funnel_free_m, 0.0) * gains.funnel
     off += np.maximum(np.abs(yaw_error) - gains.funnel_free_rad, 0.0) * gains.funnel_yaw_mprad
     goal = targets.grip_height_m[:, 0]
-    height = np.where(found, goal + np.minimum(np.where(far, np.inf, off), gains.hover_m), wait[2])
+    wide = inputs.gripper_width_m > gains.open_m
+    height = np.where(found, goal + np.minimum(np.where(far | ~(wide | closing), np.inf, off), gains.hover_m), wait[2])
     lift = np.clip(gains.gain * (height - tool[:, 2]) / CONTROL_PERIOD_S, -gains.down_mps, gains.up_mps)
     down = np.abs(goal - tool[:, 2]) < gains.close_z_m
-    close = found & ~far & down & (away < gains.close_xy_m) & (np.abs(yaw_error) < gains.close_yaw_rad)
+    close = found & wide & ~far & down & (away < gains.close_xy_m) & (np.abs(yaw_error) < gains.close_yaw_rad)
     return _Reach(np.column_stack([level, lift, turn]), close)
 
 

@@ -12,8 +12,9 @@ import msgspec
 import numpy as np
 import torch
 
-from visuomotor.control.inputs import DriveInputs
-from visuomotor.control.observation import observe
+from visuomotor.control.network import Interface
+from visuomotor.control.policy import DRIVE
+from visuomotor.control.train.lessons import get_lesson
 from visuomotor.control.train.normalizer import Normalizer, load_normalizer
 from visuomotor.control.train.warm_ppo import WarmPPO
 
@@ -23,9 +24,10 @@ PROGRESS_FILE = "progress.json"
 
 
 class Progress(msgspec.Struct, kw_only=True):
-    """How far a training is, and under which settings; ``settings`` is ``PolicyTraining`` as a mapping."""
+    """How far a training is, and under which settings; ``settings`` are those of the training as a mapping."""
 
     settings: dict[str, Any]
+    task: str = "drive"
     minutes: float = 0.0
     environment_steps: int = 0
     rollouts: int = 0
@@ -39,18 +41,19 @@ class Progress(msgspec.Struct, kw_only=True):
 class LearnedDriver:
     """The deterministic policy (mean action, clipped) as a driver of B worlds; keeps no state."""
 
-    def __init__(self, model: WarmPPO, normalizer: Normalizer) -> None:
+    def __init__(self, model: WarmPPO, normalizer: Normalizer, interface: Interface[Any] = DRIVE) -> None:
         self._model, self._normalizer = model, normalizer
+        self._observe = interface.observe
 
     def reset(self, mask: np.ndarray | None = None) -> None:
         """Nothing to forget."""
 
-    def act(self, inputs: DriveInputs) -> np.ndarray:
-        """Action [B, 2] in [-1, 1]."""
-        return self.act_on(observe(inputs))
+    def act(self, inputs: Any) -> np.ndarray:
+        """Action [B, A] in [-1, 1]."""
+        return self.act_on(self._observe(inputs))
 
     def act_on(self, observation: np.ndarray) -> np.ndarray:
-        """Action [B, 2] for raw observations [B, D]."""
+        """Action [B, A] for raw observations [B, D]."""
         policy = self._model.policy
         with torch.no_grad():
             data = torch.from_numpy(self._normalizer.apply(observation))
@@ -72,11 +75,11 @@ def save_checkpoint(folder: Path, model: WarmPPO, normalizer: Normalizer, progre
 
 def load_checkpoint(folder: Path, env: Any = None) -> tuple[WarmPPO, Normalizer, Progress]:
     """Read a checkpoint. Raises ValueError that names the file; only load what you trained yourself (SB3 unpickles)."""
-    normalizer = load_normalizer(folder / NORMALIZER_FILE)
     try:
         progress = msgspec.json.decode((folder / PROGRESS_FILE).read_bytes(), type=Progress)
     except (OSError, msgspec.DecodeError) as error:
         raise ValueError(f"{folder / PROGRESS_FILE}: not a checkpoint ({error})") from error
+    normalizer = load_normalizer(folder / NORMALIZER_FILE, get_lesson(progress.task).interface.layout)
     if not (folder / MODEL_FILE).is_file():
         raise ValueError(f"{folder / MODEL_FILE}: missing; expected a checkpoint of the policy training")
     return WarmPPO.load(folder / MODEL_FILE, env=env, device="cpu"), normalizer, progress

@@ -1,31 +1,37 @@
-"""Playing whole episodes of listed cases with any driver, many worlds at a time, and summing them up."""
+"""Playing whole episodes of listed cases with any policy, many worlds at a time, and summing them up."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
-from visuomotor.control.inputs import DriveInputs
 from visuomotor.sim.env import DriveVectorEnv, EpisodeSummary
 
 
-class Driver(Protocol):
-    """What drives B worlds: learned or written."""
+class Expert(Protocol):
+    """What acts in B worlds: learned or written."""
 
     def reset(self, mask: np.ndarray | None = None) -> None:
         """Forget the state of the worlds in the mask [B]."""
 
-    def act(self, inputs: DriveInputs) -> np.ndarray:
-        """Action [B, 2] in [-1, 1]."""
+    def act(self, inputs: Any) -> np.ndarray:
+        """Action [B, A] in [-1, 1]."""
         ...
 
 
-def play(driver: Driver, seeds: Sequence[int], *, count: int = 32, **settings: Any) -> list[EpisodeSummary]:
-    """One episode per case seed, in the order of ``seeds``; ``settings`` go to ``DriveVectorEnv``."""
-    env = DriveVectorEnv(min(count, len(seeds)), case_seeds=seeds, **settings)
-    done: dict[int, EpisodeSummary] = {}
+def play(
+    driver: Expert,
+    seeds: Sequence[int],
+    *,
+    count: int = 32,
+    worlds: Callable[..., Any] = DriveVectorEnv,
+    **settings: Any,
+) -> list[Any]:
+    """Summaries, one per case seed in the order of ``seeds``; ``settings`` go to the vector environment."""
+    env = worlds(min(count, len(seeds)), case_seeds=seeds, **settings)
+    done: dict[int, Any] = {}
     try:
         env.reset(seed=0)
         driver.reset()

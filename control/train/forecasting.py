@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from visuomotor.perception.forecaster import Forecaster
-from visuomotor.perception.history import OBSERVED_WITHIN_S, SlotHistory
+from visuomotor.perception.history import OBSERVED_WITHIN_S, SlotHistory, ticks_per_sample
 from visuomotor.sim.error_model import PerceivedTracks
 
 
@@ -25,16 +25,17 @@ class BatchedForecaster:
     """``sim.forecasts.BatchForecaster`` over one or several ``perception.forecaster.Forecaster``.
 
     With several, world i is forecast by the one of index ``i % n``, so that a policy learns to live with any of them.
-    Raises ValueError when they differ in samples, futures or steps.
+    Raises ValueError when they differ in samples, futures, steps or the time between these.
     """
 
     def __init__(self, count: int, slots: int, *forecasters: Forecaster) -> None:
         first = forecasters[0]
-        shapes = {(f.history_samples, f.futures, f.horizon_steps) for f in forecasters}
+        shapes = {(f.history_samples, f.futures, f.horizon_steps, f.step_s) for f in forecasters}
         if len(shapes) != 1:
-            raise ValueError(f"forecasters must agree in samples, futures and steps, got {sorted(shapes)}")
+            raise ValueError(f"forecasters must agree in samples, futures, steps and step_s, got {sorted(shapes)}")
         self._forecasters = forecasters
-        self._history = WorldHistory(count, slots, samples=first.history_samples)
+        stride = ticks_per_sample(first.step_s)
+        self._history = WorldHistory(count, slots, samples=first.history_samples, stride=stride)
         futures, steps = first.futures, first.horizon_steps
         self._futures_m = np.zeros((count, slots, futures, steps, 2), np.float32)
         self._probability = np.zeros((count, slots, futures), np.float32)

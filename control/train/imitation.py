@@ -1,38 +1,51 @@
-"""Demonstrations of a written driver, aggregated on the learner's path (DAgger, Ross 2011), and their fitting."""
+"""Demonstrations of an expert, aggregated on the learner's path (DAgger, Ross 2011), and their fitting."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch.nn import functional as F
 
-from visuomotor.control.observation import LAYOUT
-from visuomotor.control.train.episodes import Driver
+from visuomotor.control.train.episodes import Expert
+from visuomotor.control.train.lesson import Lesson
+from visuomotor.control.train.lessons import DRIVING
 from visuomotor.control.train.normalizer import Normalizer
 from visuomotor.control.train.teacher import Teacher
-from visuomotor.sim.env import DriveVectorEnv, EpisodeSummary
 
-SPEED = LAYOUT.names.index("ego_speed")
-STANDING_MPS = 0.3
-STANDING_LATERAL_WEIGHT = 0.1
 BFLOAT16 = torch.backends.cpu.get_cpu_capability() in ("AVX512", "AMX")  # half the time there
 FAILURE_TICKS = 40  # the states that led to a collision or off the road ...
 FAILURE_WEIGHT = 3.0  # ... count so much more
-BRAKING_NORM = -0.2  # where the teacher brakes harder than this,
-UNDER_BRAKING = 4.0  # to brake less than it costs so much more than to brake more
+
+
+class Worlds(Protocol):
+    """A vector environment of any task."""
+
+    num_envs: int
+    inputs: Any
+    summaries: Any
+
+    def reset(self, *, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
+        """First observations [B, D]."""
+        ...
+
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Observations [B, D], rewards, terminated and truncated [B], infos."""
+        ...
 
 
 class Demonstrations:
-    """Observations [M, D] and the teacher's actions and weights [M, 2]; a ring that forgets beyond ``capacity``."""
+    """Observations [M, D] and the teacher's actions and weights [M, A]; a ring that forgets beyond ``capacity``."""
 
-    def __init__(self, capacity: int, seed: int = 0) -> None:
-        self._observation = np.zeros((capacity, LAYOUT.size), np.float32)
-        self._action = np.zeros((capacity, 2), np.float32)
-        self._weight = np.ones((capacity, 2), np.float32)
+    def __init__(self, capacity: int, seed: int = 0, lesson: Lesson = DRIVING) -> None:
+        self.lesson = lesson
+        self._observation = np.zeros((capacity, lesson.interface.layout.size), np.float32)
+        self._action = np.zeros((capacity, lesson.interface.action_size), np.float32)
+        self._weight = np.ones_like(self._action)
         self._added = 0
         self._rng = np.random.default_rng([seed, 0xDA66])
         self.normalizer: Normalizer | None = None
@@ -41,14 +54,10 @@ class Demonstrations:
         return min(self._added, len(self._observation))
 
     def add(self, observation: np.ndarray, action: np.ndarray) -> None:
-        """Append a batch, raw observations [B, D] and actions [B, 2].
-
-        Where a car that stands should aim sideways is nearly arbitrary: such labels weigh less.
-        """
+        """Append a batch, raw observations [B, D] and actions [B, A], weighed as the lesson says."""
         places = (self._added + np.arange(len(observation))) % len(self._observation)
-        self._observation[places], self._action[places], self._weight[places] = observation, action, 1.0
-        standing = (observation[:, SPEED] < STANDING_MPS) & (action[:, 0] < 0.0)
-        self._weight[places[standing], 1] = STANDING_LATERAL_WEIGHT
+        self._observation[places], self._action[places] = observation, action
+        self._weight[places] = self.lesson.weigh(observation, action)
         self._added += len(observation)
 
     def stress(self, row: int, batch: int, batches: int, factor: float) -> None:
@@ -88,32 +97,33 @@ class Demonstrations:
 
 def collect(
     demonstrations: Demonstrations,
-    env: DriveVectorEnv,
+    env: Worlds,
     steps: int,
     rng: np.random.Generator,
     gamma: float,
     learner: Callable[[np.ndarray], np.ndarray] | None = None,
     expert_share: float = 0.3,
-    expert: Driver | None = None,
-    ended_with: Callable[[EpisodeSummary], None] | None = None,
+    expert: Expert | None = None,
+    ended_with: Callable[[Any], None] | None = None,
 ) -> tuple[float, float]:
-    """Drive ``steps`` vector steps, labelling every state with the action of the expert (by default IDM + MOBIL).
+    """Act for ``steps`` vector steps, labelling every state with the action of the expert (by default IDM + MOBIL).
 
-    Without a learner the expert drives, with small disturbances; with one, it drives but in a share of the worlds. The
+    Without a learner the expert acts, with small disturbances; with one, it acts but in a share of the worlds. The
     states before a failure weigh more. ``ended_with`` is told every episode. Returns the success rate and the standard
     deviation of the discounted return so far (the scale of rewards).
     """
-    expert = Teacher(env.num_envs)
+    expert = expert or Teacher(env.num_envs)
+    lesson = demonstrations.lesson
     observation, _ = env.reset(seed=int(rng.integers(2**31)))
     by_expert = rng.random(env.num_envs) < expert_share
     returns, spread = np.zeros(env.num_envs), []
     success: list[bool] = []
-    disturbance = np.zeros((env.num_envs, 2))
+    disturbance = np.zeros((env.num_envs, lesson.interface.action_size))
     for _ in range(steps):
         assert env.inputs is not None
         label = expert.act(env.inputs)
         demonstrations.add(observation, label)
-        disturbance = 0.9 * disturbance + 0.44 * rng.normal(0.0, (0.15, 0.1), disturbance.shape)
+        disturbance = 0.9 * disturbance + 0.44 * rng.normal(0.0, lesson.disturbance, disturbance.shape)
         action = label + disturbance
         if learner is not None:
             action = np.where(by_expert[:, None], action, learner(observation) + 0.5 * disturbance)
@@ -127,7 +137,7 @@ def collect(
             by_expert[ended] = rng.random(int(ended.sum())) < expert_share
         for index, summary in env.summaries:
             success.append(summary.success)
-            if summary.end in ("collision", "offroad"):
+            if summary.end in lesson.failures:
                 demonstrations.stress(index, env.num_envs, FAILURE_TICKS, FAILURE_WEIGHT)
             if ended_with is not None:
                 ended_with(summary)
@@ -140,17 +150,13 @@ def imitation_step(
     observation: torch.Tensor,
     action: torch.Tensor,
     weight: torch.Tensor,
+    lesson: Lesson = DRIVING,
     bfloat16: bool = False,
 ) -> float:
-    """One step of the mean action towards the teacher's, by a squared error that is linear beyond 0.3.
-
-    The teacher sees what the learner cannot, so its braking is spread over states that look alike: too little of it
-    costs more than too much (an asymmetric loss: the fit goes to a low expectile, not the mean).
-    """
+    """One step of the mean action towards the teacher's, by a squared error that is linear beyond 0.3."""
     with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
         mean = policy.action_net(policy.mlp_extractor.forward_actor(observation)).float()
-    under = (action[:, 0] < BRAKING_NORM) & (mean[:, 0] > action[:, 0])
-    weight = torch.stack([torch.where(under, UNDER_BRAKING * weight[:, 0], weight[:, 0]), weight[:, 1]], dim=1)
+    weight = weight * lesson.penalise(mean.detach(), action)
     loss = (F.smooth_l1_loss(mean, action, beta=0.3, reduction="none") * weight).mean()
     optimizer.zero_grad()
     loss.backward()
@@ -175,6 +181,6 @@ def imitate(
     losses: list[float] = []
     for _ in range(steps):
         batch = demonstrations.sample(batch_size, len(demonstrations))
-        losses.append(imitation_step(policy, optimizer, *batch, bfloat16=BFLOAT16))
+        losses.append(imitation_step(policy, optimizer, *batch, demonstrations.lesson, bfloat16=BFLOAT16))
         schedule.step()
     return float(np.mean(losses[-(steps // 10 + 1) :]))

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from visuomotor.control.layout import ObservationLayout
 from visuomotor.control.observation import LAYOUT
 
 CLIP = 6.0
@@ -22,15 +23,15 @@ class Normalizer(msgspec.Struct, frozen=True, kw_only=True):
     clip: float = CLIP
 
     @classmethod
-    def fit(cls, observations: np.ndarray) -> Normalizer:
+    def fit(cls, observations: np.ndarray, layout: ObservationLayout = LAYOUT) -> Normalizer:
         """From observations [M, D]. Raises ValueError when D is not the layout's."""
-        if observations.ndim != 2 or observations.shape[1] != LAYOUT.size:
-            raise ValueError(f"observations: expected shape (M, {LAYOUT.size}), got {observations.shape}")
-        floor = LEAST_SHARE_OF_RANGE * (LAYOUT.high - LAYOUT.low)
+        if observations.ndim != 2 or observations.shape[1] != layout.size:
+            raise ValueError(f"observations: expected shape (M, {layout.size}), got {observations.shape}")
+        floor = LEAST_SHARE_OF_RANGE * (layout.high - layout.low)
         deviation = np.maximum(observations.std(axis=0, dtype=np.float64), floor)
         mean = observations.mean(axis=0, dtype=np.float64)
         return cls(
-            layout_hash=LAYOUT.hash,
+            layout_hash=layout.hash,
             mean=tuple(float(np.float32(v)) for v in mean),
             deviation=tuple(float(np.float32(v)) for v in deviation),
         )
@@ -45,12 +46,12 @@ class Normalizer(msgspec.Struct, frozen=True, kw_only=True):
         path.write_bytes(msgspec.json.encode(self))
 
 
-def load_normalizer(path: Path) -> Normalizer:
+def load_normalizer(path: Path, layout: ObservationLayout = LAYOUT) -> Normalizer:
     """Read JSON; ValueError names the file, and the hashes when it was fitted to another layout."""
     try:
         normalizer = msgspec.json.decode(path.read_bytes(), type=Normalizer)
     except (OSError, msgspec.DecodeError) as error:
         raise ValueError(f"{path}: not a normaliser ({error})") from error
-    if normalizer.layout_hash != LAYOUT.hash:
-        raise ValueError(f"{path}: observation layout {normalizer.layout_hash}, expected {LAYOUT.hash}: train anew")
+    if normalizer.layout_hash != layout.hash:
+        raise ValueError(f"{path}: observation layout {normalizer.layout_hash}, expected {layout.hash}: train anew")
     return normalizer

@@ -1,11 +1,11 @@
-"""Training of the driving policy: demonstrations, imitation, then PPO; see ``train_policy``."""
+"""Training of a task's policy: demonstrations, imitation, then PPO; see ``train_policy``."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -13,67 +13,21 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 
-from visuomotor.control.baselines import IdmMobilDriver
+from visuomotor.control.train.arm_course import PICK_SETTINGS, PickCourse
 from visuomotor.control.train.checkpoint import LearnedDriver, Progress, load_checkpoint, save_checkpoint
-from visuomotor.control.train.episodes import Driver, describe, play, success_rate
-from visuomotor.control.train.forecasting import BatchedForecaster
+from visuomotor.control.train.course import Course, PolicyTraining, make_forecaster
+from visuomotor.control.train.drive_course import DriveCourse
+from visuomotor.control.train.episodes import Expert
 from visuomotor.control.train.imitation import Demonstrations, collect, imitate
 from visuomotor.control.train.normalizer import Normalizer
-from visuomotor.control.train.planner import PlannerTeacher
-from visuomotor.control.train.sb3_adapter import CasePool, DriveVecEnv
+from visuomotor.control.train.sb3_adapter import CasePool, WorldsVecEnv
 from visuomotor.control.train.warm_ppo import WarmPPO
-from visuomotor.perception.forecaster import load_forecaster
-from visuomotor.sim.env import DriveVectorEnv
 
-SLOTS = 32
+__all__ = ["COURSES", "PolicyTraining", "make_forecaster", "train_policy"]
+
 DEMONSTRATIONS_FILE = "demonstrations.npz"
-
-
-class PolicyTraining(msgspec.Struct, frozen=True, kw_only=True):
-    """Settings of a training; steps are vector steps of all worlds together, so one is ``worlds`` transitions."""
-
-    seed: int = 0
-    suite: str = "drive-v1"
-    worlds: int = 64
-    threads: int = 1
-    forecaster: str = "drive-forecaster,cv"  # cv, kalman, none, a bundle; several: by turns, evaluated on the first
-    camera_dropout: float = 0.05
-    teacher: Literal["planner", "idm"] = "planner"  # who demonstrates: the privileged planner or IDM + MOBIL
-    demonstration_steps: int = 800
-    aggregation_rounds: int = 40
-    aggregation_steps: int = 800
-    demonstration_capacity: int = 2_500_000
-    imitation_epochs: int = 8
-    imitation_steps: int = 1500  # batches at most, in each round
-    final_steps: int = 16_000  # batches of the last round
-    imitation_minutes: float = 66.0  # no further round after this
-    width: int = 384
-    depth: int = 3
-    gamma: float = 0.99
-    gae_lambda: float = 0.95
-    rollout_steps: int = 128
-    batch_size: int = 1024
-    epochs: int = 4
-    learning_rate: float = 1e-4
-    clip_range: float = 0.2
-    target_kl: float = 0.02
-    entropy: float = 0.0
-    log_deviation: float = -1.8
-    value_rollouts: int = 8
-    teacher_rate: float = 5e-4  # learning rate of the imitation that goes on beside PPO
-    teacher_minutes: float = 40.0  # of PPO; by then it has faded to zero
-    replay: float = 0.3
-    evaluation_minutes: float = 10.0
-    evaluation_cases: int = 128
-    evaluation_limit_s: float | None = None  # cuts the evaluation's episodes, for quick checks
-
-    def __post_init__(self) -> None:
-        """Raise ValueError that names the setting and its value."""
-        for name in ("worlds", "threads", "demonstration_steps", "rollout_steps", "batch_size", "epochs", "width"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0.0 < self.gamma < 1.0:
-            raise ValueError(f"gamma must lie in (0, 1), got {self.gamma}")
+COURSES: dict[str, Course] = {"drive": DriveCourse(), "pick": PickCourse()}
+SETTINGS = {"drive": PolicyTraining(), "pick": PICK_SETTINGS}
 
 
 def train_policy(
@@ -88,17 +42,20 @@ def train_policy(
 ) -> Path:
     """Train the policy and return the folder of its best checkpoint (network and normaliser), ``out/best``.
 
-    Demonstrations of the teacher on the error model, aggregated on the learner's path, start the actor; PPO goes on
-    from there on training cases, failed ones more often. The best checkpoint is the one with the highest success on
+    Demonstrations of the task's teacher on the error model, aggregated on the learner's path, start the actor; PPO goes
+    on from there on training cases, failed ones more often. The best checkpoint is the one with the highest score on
     tuning cases, under the error model and on truth together. ``max_minutes`` counts all sessions of a resumed
     training, ``max_steps`` limits transitions of PPO. ``resume`` goes on from ``out/last``, under its settings
     unless others are given. TensorBoard logs are in ``out/tensorboard``.
     """
-    if task != "drive":
-        raise ValueError(f"task: expected 'drive', got {task!r}")
+    course = get_course(task)
     before = load_checkpoint(out / "last") if resume else None
+    if before and before[2].task != task:
+        raise ValueError(f"{out / 'last'}: a training of task {before[2].task!r}, expected {task!r}")
     if settings is None:
-        settings = msgspec.convert(before[2].settings, PolicyTraining) if before else PolicyTraining()
+        settings = msgspec.convert(before[2].settings, PolicyTraining) if before else SETTINGS[task]
+    if settings.teacher not in course.lesson.teachers:
+        raise ValueError(f"teacher: expected one of {', '.join(course.lesson.teachers)}, got {settings.teacher!r}")
     steps_before = before[2].environment_steps if before else 0
     out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(settings.threads)
@@ -108,9 +65,9 @@ def train_policy(
     report(f"settings: {msgspec.json.encode(settings).decode()}")
 
     pool = CasePool(settings.seed + steps_before, settings.replay)
-    env = _make_env(settings, case_seeds=pool)
-    teacher = make_teacher(settings.teacher, env)
-    demonstrations = Demonstrations(settings.demonstration_capacity, settings.seed)
+    env = course.make_env(settings, pool)
+    teacher = course.make_teacher(settings, env)
+    demonstrations = Demonstrations(settings.demonstration_capacity, settings.seed, course.lesson)
     try:
         if before:
             model, normalizer, progress = before
@@ -122,9 +79,9 @@ def train_policy(
             model, normalizer, progress = _first_demonstrations(settings, env, teacher, demonstrations, rng, report)
         demonstrations.normalizer = normalizer
         model.demonstrations = demonstrations
-        run = _Run(settings, out, model, normalizer, progress, clock, max_minutes, report)
+        run = _Run(course, settings, out, model, normalizer, progress, clock, max_minutes, report)
         _aggregate(run, env, teacher, demonstrations, pool, rng)
-        venv = DriveVecEnv(env, normalizer, progress.reward_scale, pool, demonstrations, teacher)
+        venv = WorldsVecEnv(env, normalizer, progress.reward_scale, pool, demonstrations, teacher)
         model.set_env(venv)
         model.set_logger(configure(str(out / "tensorboard"), ["tensorboard"]))
         venv.seed(int(rng.integers(2**31)))
@@ -136,41 +93,11 @@ def train_policy(
     return out / "best"
 
 
-def make_forecaster(name: str, worlds: int) -> BatchedForecaster | None:
-    """The named forecaster, or several by turns (``a,b``), over the tracks of ``worlds`` training worlds."""
-    if name == "none":
-        return None
-    found = [load_forecaster(part.strip(), device="cpu") for part in name.split(",")]
-    if None in found:
-        raise ValueError(f"forecaster: 'none' cannot take turns with others, got {name!r}")
-    return BatchedForecaster(worlds, SLOTS, *(f for f in found if f is not None))
-
-
-def make_teacher(name: str, env: DriveVectorEnv) -> Driver:
-    """The demonstrator of these worlds: it sees the true state (planner), or the tracks that the policy sees (idm)."""
-    return PlannerTeacher(env.worlds) if name == "planner" else IdmMobilDriver(env.num_envs)
-
-
-def evaluate_driver(driver: Driver, settings: PolicyTraining, perception: str, **more: Any) -> dict[str, Any]:
-    """Play the tuning cases; returns success, speed and the line that describes them."""
-    seeds = list(range(settings.evaluation_cases))
-    worlds = min(settings.worlds, len(seeds))
-    episodes = play(
-        driver,
-        seeds,
-        count=worlds,
-        suite=settings.suite,
-        split="tune",
-        perception=perception,
-        forecaster=make_forecaster(settings.forecaster.split(",")[0], worlds),
-        time_limit_s=settings.evaluation_limit_s,
-        **more,
-    )
-    return {
-        "success": success_rate(episodes),
-        "mean_speed_mps": float(np.mean([e.mean_speed_mps for e in episodes])),
-        "text": describe(episodes),
-    }
+def get_course(task: str) -> Course:
+    """The course of a task; ValueError with the known names when there is none."""
+    if task not in COURSES:
+        raise ValueError(f"task: expected one of {', '.join(COURSES)}, got {task!r}")
+    return COURSES[task]
 
 
 class _Clock:
@@ -184,33 +111,24 @@ class _Clock:
         return (time.monotonic() - self._start) / 60.0
 
 
-def _make_env(settings: PolicyTraining, **more: Any) -> DriveVectorEnv:
-    return DriveVectorEnv(
-        settings.worlds,
-        suite=settings.suite,
-        split="train",
-        forecaster=make_forecaster(settings.forecaster, settings.worlds),
-        camera_dropout=settings.camera_dropout,
-        **more,
-    )
-
-
 def _first_demonstrations(
     settings: PolicyTraining,
-    env: DriveVectorEnv,
-    teacher: Driver,
+    env: Any,
+    teacher: Expert,
     demonstrations: Demonstrations,
     rng: np.random.Generator,
     report: Callable[[str], None],
 ) -> tuple[WarmPPO, Normalizer, Progress]:
-    """The teacher drives: demonstrations, the normaliser fitted to them, and a network that has not learned yet."""
+    """The teacher acts: demonstrations, the normaliser fitted to them, and a network that has not learned yet."""
     success, deviation = collect(demonstrations, env, settings.demonstration_steps, rng, settings.gamma, expert=teacher)
-    normalizer = demonstrations.normalizer = Normalizer.fit(demonstrations.arrays()[0])
+    normalizer = demonstrations.normalizer = Normalizer.fit(
+        demonstrations.arrays()[0], demonstrations.lesson.interface.layout
+    )
     reward_scale = 1.0 / max(deviation, 1e-3)
     report(f"{len(demonstrations)} demonstrations, expert's success {success:.1%}")
     model = WarmPPO(
         "MlpPolicy",
-        DriveVecEnv(env, normalizer, reward_scale),
+        WorldsVecEnv(env, normalizer, reward_scale),
         learning_rate=settings.learning_rate,
         n_steps=settings.rollout_steps,
         batch_size=settings.batch_size,
@@ -230,18 +148,19 @@ def _first_demonstrations(
             "ortho_init": True,
         },
     )
-    return model, normalizer, Progress(settings=msgspec.to_builtins(settings), reward_scale=reward_scale)
+    task = demonstrations.lesson.interface.task
+    return model, normalizer, Progress(task=task, settings=msgspec.to_builtins(settings), reward_scale=reward_scale)
 
 
 def _aggregate(
     run: _Run,
-    env: DriveVectorEnv,
-    teacher: Driver,
+    env: Any,
+    teacher: Expert,
     demonstrations: Demonstrations,
     pool: CasePool,
     rng: np.random.Generator,
 ) -> None:
-    """Imitation in rounds: fit the network, let it drive, label what it meets; goes on where a checkpoint stopped."""
+    """Imitation in rounds: fit the network, let it act, label what it meets; goes on where a checkpoint stopped."""
     settings, clock = run.settings, run.clock
     done = int(run.progress.imitation.get("rounds", -1))
     if done >= 0 and clock.minutes >= settings.imitation_minutes:
@@ -250,7 +169,7 @@ def _aggregate(
         last = round_index == settings.aggregation_rounds or clock.minutes >= settings.imitation_minutes
         success = float("nan")
         if round_index:
-            learner = LearnedDriver(run.ppo, run.normalizer).act_on
+            learner = run.driver.act_on
             success, _ = collect(
                 demonstrations,
                 env,
@@ -284,6 +203,7 @@ class _Run(BaseCallback):
 
     def __init__(
         self,
+        course: Course,
         settings: PolicyTraining,
         out: Path,
         model: WarmPPO,
@@ -294,25 +214,30 @@ class _Run(BaseCallback):
         report: Callable[[str], None],
     ) -> None:
         super().__init__()
+        self.course = course
         self.settings, self.out, self.ppo, self.normalizer = settings, out, model, normalizer
         self.progress, self.clock, self.max_minutes, self.report = progress, clock, max_minutes, report
         self._evaluated = clock.minutes - 0.5 * settings.evaluation_minutes
         self._steps_at_start, self._start = model.num_timesteps, clock.minutes
+
+    @property
+    def driver(self) -> LearnedDriver:
+        """The network as it is now."""
+        return LearnedDriver(self.ppo, self.normalizer, self.course.lesson.interface)
 
     def _on_step(self) -> bool:
         return self.clock.minutes < self.max_minutes
 
     def _on_rollout_start(self) -> None:
         venv = self.training_env
-        assert isinstance(venv, DriveVecEnv)
+        assert isinstance(venv, WorldsVecEnv)
         alone = self.clock.minutes - self.progress.imitation.get("minutes", 0.0)
         fading = 1.0 - alone / self.settings.teacher_minutes
         self.ppo.teacher_rate = self.settings.teacher_rate * max(fading, 0.0)
         if venv.recent:
             recent = list(venv.recent)
-            self.logger.record("drive/success", success_rate(recent))
-            self.logger.record("drive/reward", float(np.mean([e.reward for e in recent])))
-            self.logger.record("drive/speed_mps", float(np.mean([e.mean_speed_mps for e in recent])))
+            for name, value in self.course.figures(recent).items():
+                self.logger.record(f"{self.progress.task}/{name}", value)
             for name in recent[0].reward_terms:
                 self.logger.record(f"terms/{name}", float(np.mean([e.reward_terms[name] for e in recent])))
         minutes = max(self.clock.minutes - self._start, 1e-6)
@@ -323,7 +248,7 @@ class _Run(BaseCallback):
                 f"{self.clock.minutes:.1f} min: {self.ppo.num_timesteps} steps, {values['time/steps_per_s']:.0f}/s, "
                 f"kl {values.get('train/approx_kl', 0.0):.4f}, "
                 f"explained {values.get('train/explained_variance', 0.0):.2f}, "
-                f"std {values.get('train/std', 0.0):.3f}, train: {describe(list(venv.recent))}"
+                f"std {values.get('train/std', 0.0):.3f}, train: {self.course.describe(list(venv.recent))}"
             )
         self.logger.dump(self.ppo.num_timesteps)
         if self.evaluation_due():
@@ -338,17 +263,18 @@ class _Run(BaseCallback):
         if not self.progress.baseline:
             for perception in ("truth", "errors"):
                 worlds = min(self.settings.worlds, self.settings.evaluation_cases)
-                result = evaluate_driver(IdmMobilDriver(worlds), self.settings, perception)
+                result = self.course.evaluate(self.course.make_baseline(worlds), self.settings, perception)
                 self.progress.baseline[perception] = result["success"]
-                self.report(f"{self.clock.minutes:.1f} min: IDM + MOBIL, {perception}: {result['text']}")
-        driver = LearnedDriver(self.ppo, self.normalizer)
-        results = {name: evaluate_driver(driver, self.settings, name) for name in ("truth", "errors")}
+                baseline = self.course.lesson.baseline
+                self.report(f"{self.clock.minutes:.1f} min: {baseline}, {perception}: {result['text']}")
+        results = {name: self.course.evaluate(self.driver, self.settings, name) for name in ("truth", "errors")}
         for name, result in results.items():
             self.report(f"{self.clock.minutes:.1f} min: {phase}, {name}: {result['text']}")
             if phase != "imitation":
-                self.ppo.logger.record(f"tune/success_{name}", result["success"])
-                self.ppo.logger.record(f"tune/speed_{name}_mps", result["mean_speed_mps"])
-        score = 0.5 * sum(r["success"] + 0.002 * r["mean_speed_mps"] for r in results.values())
+                for figure, value in result.items():
+                    if figure != "text":
+                        self.ppo.logger.record(f"tune/{name}/{figure}", value)
+        score = 0.5 * sum(r["score"] for r in results.values())
         p = self._stamp()
         p.evaluations.append(
             {"minutes": p.minutes, "phase": phase, "steps": p.environment_steps, "score": score, **results}

@@ -1,4 +1,4 @@
-"""``DriveVectorEnv`` as stable-baselines3 wants it: normalised observations, scaled rewards, no copying of infos."""
+"""A vector environment of any task as stable-baselines3 wants it: normalised observations, scaled rewards."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
-from visuomotor.control.observation import LAYOUT
-from visuomotor.control.train.episodes import Driver
+from visuomotor.control.train.episodes import Expert
 from visuomotor.control.train.imitation import Demonstrations
 from visuomotor.control.train.normalizer import Normalizer
 from visuomotor.control.train.teacher import Teacher
-from visuomotor.sim.env import SEED_LIMIT, DriveVectorEnv, EpisodeSummary
+from visuomotor.sim.env import SEED_LIMIT
 
 
 class CasePool:
@@ -37,13 +36,13 @@ class CasePool:
             return seed
         return int(self._rng.integers(SEED_LIMIT))
 
-    def report(self, summary: EpisodeSummary) -> None:
+    def report(self, summary: Any) -> None:
         """Keep the case when it was failed."""
         if not summary.success:
             self._failed.append(summary.seed)
 
 
-class DriveVecEnv(VecEnv):
+class WorldsVecEnv(VecEnv):
     """Thin adapter; ``recent`` holds the last summaries, which go to the log.
 
     With ``demonstrations``, the action of the teacher (by default IDM + MOBIL) in every state visited is added to them.
@@ -51,23 +50,23 @@ class DriveVecEnv(VecEnv):
 
     def __init__(
         self,
-        env: DriveVectorEnv,
+        env: Any,
         normalizer: Normalizer,
         reward_scale: float,
         pool: CasePool | None = None,
         demonstrations: Demonstrations | None = None,
-        teacher: Driver | None = None,
+        teacher: Expert | None = None,
     ) -> None:
         self.env = env
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
         self.normalizer = normalizer
         self.reward_scale = reward_scale
-        self.recent: deque[EpisodeSummary] = deque(maxlen=200)
+        self.recent: deque[Any] = deque(maxlen=200)
         self._pool = pool
         self._teacher = None if demonstrations is None else teacher or Teacher(env.num_envs)
         self._demonstrations = demonstrations
-        self._raw = np.zeros((env.num_envs, LAYOUT.size), np.float32)
-        self._actions = np.zeros((env.num_envs, 2), np.float32)
+        self._raw = np.zeros((env.num_envs, *env.single_observation_space.shape), np.float32)
+        self._actions = np.zeros((env.num_envs, *env.single_action_space.shape), np.float32)
         self._nothing: list[dict[str, Any]] = [{} for _ in range(env.num_envs)]
 
     def reset(self) -> np.ndarray:
@@ -80,7 +79,7 @@ class DriveVecEnv(VecEnv):
         return self.normalizer.apply(observation)
 
     def step_async(self, actions: np.ndarray) -> None:
-        """Remember the actions [B, 2]."""
+        """Remember the actions [B, A]."""
         self._actions = actions
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:

@@ -64,7 +64,9 @@ class WarmPPO(PPO):
             group["lr"] = self.teacher_rate
         newest = self.n_steps * self.n_envs
         losses = [
-            imitation_step(self.policy, optimizer, *demonstrations.sample(self.batch_size, newest))
+            imitation_step(
+                self.policy, optimizer, *demonstrations.sample(self.batch_size, newest), demonstrations.lesson
+            )
             for _ in range(self.teacher_steps)
         ]
         self.logger.record("train/imitation_loss", float(np.mean(losses)))

@@ -17,8 +17,7 @@ from visuomotor.deploy.export.parity import Arrays, ParityResult, check_parity
 from visuomotor.deploy.export.portable import strip_traces
 from visuomotor.deploy.runtime.bundle import Bundle, BundleMeta, write_bundle
 from visuomotor.deploy.runtime.session import make_session
-from visuomotor.messages.schema import CLASS_NAMES
-from visuomotor.perception.detector_contract import OUTPUT_SPECS, frame_spec
+from visuomotor.perception.detector_contract import OUTPUT_NAMES, frame_spec, output_specs
 from visuomotor.perception.train.detector_checkpoint import load_weights, save_weights
 from visuomotor.perception.train.detector_data import LabelledImage, group_by_size, load_cameras, read_split
 from visuomotor.perception.train.detector_eval import eval_detector
@@ -34,6 +33,7 @@ from visuomotor.perception.train.detector_metrics import (
     summarise_positions,
 )
 from visuomotor.perception.train.detector_model import STRIDES_PX, DetectorConfig, DetectorModel, recalibrate
+from visuomotor.perception.train.detector_tasks import DetectorTask, get_detector_task
 
 SCORE_MARGIN = 1e-5  # rounding of scores
 ATOL, RTOL = 5e-3, 2e-3  # pixels, for the most part
@@ -48,7 +48,7 @@ class ExportGraph(torch.nn.Module):
         self.detector = graph  # torch.export has its own use for the name 'graph'
 
     def forward(self, frame: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Frame [1, H, W, 3] uint8 -> the arrays of ``OUTPUT_SPECS``."""
+        """Frame [1, H, W, 3] uint8 -> the arrays of ``OUTPUT_NAMES``."""
         return tuple(output[0] for output in self.detector(frame))
 
 
@@ -58,12 +58,11 @@ def export_onnx(model: DetectorModel, height: int, width: int) -> bytes:
     plain.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     graph = ExportGraph(DetectorGraph(plain, height, width)).eval()
     frame = torch.randint(0, 256, (1, height, width, 3), dtype=torch.uint8)
-    names = [spec.name for spec in OUTPUT_SPECS]
     program = torch.onnx.export(
         graph,
         (frame,),
         input_names=["frame"],
-        output_names=names,
+        output_names=list(OUTPUT_NAMES),
         dynamo=True,
         external_data=False,
         verbose=False,
@@ -84,7 +83,7 @@ def check_export(model: DetectorModel, data: bytes, real: list[np.ndarray], heig
     @torch.no_grad()
     def run_torch(arrays: Arrays) -> dict[str, np.ndarray]:
         outputs = graph(torch.from_numpy(arrays["frame"]))
-        return {spec.name: value.numpy() for spec, value in zip(OUTPUT_SPECS, outputs, strict=True)}
+        return {name: value.numpy() for name, value in zip(OUTPUT_NAMES, outputs, strict=True)}
 
     def run_in_order(arrays: Arrays) -> Arrays:
         return _reorder(run_torch(arrays), session.run(arrays))
@@ -127,7 +126,7 @@ def _cases(real: list[np.ndarray], height: int, width: int) -> Iterator[dict[str
 def export_detector(
     run: Path, data: Path, out: Path, *, test_split: str | None = "test", real_frames: int = 24
 ) -> list[Bundle]:
-    """Bundles ``drive-detector-front`` and ``drive-detector-side`` in ``out``, as far as the data has such images.
+    """Bundles in ``out`` with the names of the task's row, as far as the data has images of such cameras.
 
     Batch-norm statistics come from ``data/train``, thresholds and position covariance from ``data/val``, the figures in
     the bundle from ``data/<test_split>`` when given. Raises ParityError when the graph differs from torch.
@@ -141,16 +140,28 @@ def export_detector(
     for group in val:
         height, width = group[0].image.shape[:2]
         source = next((g for g in train if g[0].image.shape == group[0].image.shape), group)
-        name = "front" if any(image.camera == "camera_front" for image in group) else "side"
+        task = get_detector_task(group[0].task)
+        name = _bundle_name(task, {image.camera for image in group})
         tuned = copy.deepcopy(model)
         recalibrate(tuned, calibration_batches(source, seed=0, count=16))
-        bundles.append(_write(tuned, group, name, settings, run, data, out, height, width, test_split, real_frames))
+        bundles.append(
+            _write(tuned, group, task, name, settings, run, data, out, height, width, test_split, real_frames)
+        )
     return bundles
+
+
+def _bundle_name(task: DetectorTask, cameras: set[str]) -> str:
+    """The first camera of the row that is among those of the images names the bundle."""
+    for camera, name in task.bundles.items():
+        if camera in cameras:
+            return name
+    raise ValueError(f"cameras: expected some of {', '.join(task.bundles)}, got {', '.join(sorted(cameras))}")
 
 
 def _write(
     model: DetectorModel,
     val: list[LabelledImage],
+    task: DetectorTask,
     name: str,
     settings: dict[str, Any],
     run: Path,
@@ -166,24 +177,25 @@ def _write(
     parity = check_export(model, graph, [i.image for i in val[::step]], height, width).raise_if_failed()
     found = find_objects(model, [i.image for i in val])
     truth = [i.objects for i in val]
-    matches = match(truth, found)
-    thresholds = choose_thresholds(matches)
-    cameras = load_cameras(data, {i.camera for i in val})
-    errors = measure_positions(val, found, matches, cameras, thresholds)
+    matches = match(truth, found, task)
+    thresholds = choose_thresholds(matches, task)
+    cameras = load_cameras(data, {i.camera for i in val}, task.task.name)
+    errors = measure_positions(val, found, matches, cameras, thresholds, task)
     metrics = {
         "val": {
-            "ap": compute_ap(truth, found),
-            "rates": rate_matches(matches, thresholds, len(val)),
-            "positions": summarise_positions(errors),
+            "ap": compute_ap(truth, found, task),
+            "rates": rate_matches(matches, thresholds, len(val), task),
+            "positions": summarise_positions(errors, task),
             "images": len(val),
         }
     }
+    class_names = task.task.class_names
     meta = BundleMeta(
         kind="detector",
-        task="drive",
+        task=task.task.name,
         inputs=(frame_spec(height, width),),
-        outputs=OUTPUT_SPECS,
-        class_names=CLASS_NAMES,
+        outputs=output_specs(len(class_names)),
+        class_names=class_names,
         training={
             **settings,
             "history": _history(run)[-1:],
@@ -194,13 +206,14 @@ def _write(
         parity=parity.to_meta(),
         extra={
             "camera": {"width": width, "height": height, "names": sorted(cameras)},
-            "score_threshold": dict(zip(CLASS_NAMES, thresholds, strict=True)),
-            "position_sigma": fit_position_sigma(errors),
+            "score_threshold": dict(zip(class_names, thresholds, strict=True)),
+            "position_sigma": fit_position_sigma(errors, task),
             "strides_px": STRIDES_PX,
-            "heading": "observation angle: yaw in ego minus the bearing from the camera",
+            "heading": "n times the yaw in ego minus the direction of the picture's upright, n the class's symmetry",
+            "symmetry": list(task.task.symmetry),
         },
     )
-    path = out / f"drive-detector-{name}"
+    path = out / name
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "weights.safetensors"
         save_weights(model, weights)
@@ -219,7 +232,9 @@ def _history(run: Path) -> list[dict[str, Any]]:
 
 def write_report(meta: BundleMeta, history: list[dict[str, Any]]) -> str:
     """Markdown account of the training and the scores."""
-    camera = meta.extra["camera"]
+    camera, task = meta.extra["camera"], get_detector_task(meta.task)
+    least = f"at least {task.min_height_px:g} px high and {100 * task.min_visible:.0f} % visible"
+    digits = task.digits
     lines = [
         f"# Detector for {', '.join(camera['names'])} ({camera['width']}x{camera['height']})",
         "",
@@ -237,7 +252,7 @@ def write_report(meta: BundleMeta, history: list[dict[str, Any]]) -> str:
     lines += [f"| {h['minutes']:.1f} | {h['step']} | {h['ap50']:.3f} | {h['ap50_95']:.3f} |" for h in history]
     for split, scores in meta.metrics.items():
         lines += ["", f"## Scores on {split}", ""]
-        lines += [f"{scores['images']} images; objects at least 10 px high and 30 % visible.", ""]
+        lines += [f"{scores['images']} images; objects {least}.", ""]
         lines += ["| class | AP50 | AP50:95 | precision | recall |", "|---|---|---|---|---|"]
         rates = scores["rates"]["by_class"]
         for name, ap in scores["ap"]["by_class"].items():
@@ -256,11 +271,12 @@ def write_report(meta: BundleMeta, history: list[dict[str, Any]]) -> str:
         ]
         for row in scores["positions"]["by_range"]:
             lines.append(
-                f"| {row['from_m']:.0f}-{row['to_m']:.0f} | {row['objects']} | {row['lateral_median_m']:.2f} | "
-                f"{row['range_median_m']:.2f} | {row['range_p90_m']:.2f} |"
+                f"| {row['from_m']:g}-{row['to_m']:g} | {row['objects']} | {row['lateral_median_m']:.{digits}f} | "
+                f"{row['range_median_m']:.{digits}f} | {row['range_p90_m']:.{digits}f} |"
             )
         for name, value in scores.get("summary", {}).items():
-            lines.append(f"\n{name}: {value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]")
+            mean, low, high = (f"{value[key]:.{digits + 1}f}" for key in ("mean", "low", "high"))
+            lines.append(f"\n{name}: {mean} [{low}, {high}]")
     lines += [
         "",
         f"Parity with torch over {meta.parity['cases']} frames: largest error {meta.parity['max_abs_error']:.2g}.",

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from visuomotor.deploy.export.foreign_onnx import ForeignModelError
-from visuomotor.messages.schema import CLASS_NAMES
+from visuomotor.messages.tasks import Task
 from visuomotor.messages.yaml_file import YamlError, load_yaml
 
-# COCO's names and those of Pascal VOC that some COCO files use; the task's own names mean themselves.
-DEFAULT_MAP: dict[str, str] = {
-    **{name: name for name in CLASS_NAMES},
+# COCO's names and those of Pascal VOC that some COCO files use, where a task has such a class; its own names mean
+# themselves.
+SYNONYMS: dict[str, str] = {
     "bus": "truck",
     "person": "pedestrian",
     "bicycle": "cyclist",
@@ -36,7 +36,13 @@ def read_labels(path: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def read_map(path: Path) -> dict[str, str | None]:
+def default_map(task: Task) -> dict[str, str]:
+    """Label -> class of the task, without a mapping file."""
+    names = task.class_names
+    return {name: name for name in names} | {label: name for label, name in SYNONYMS.items() if name in names}
+
+
+def read_map(path: Path, task: Task) -> dict[str, str | None]:
     """Mapping file: YAML of label -> class of the task, or null for a label that is to be left out."""
     try:
         data = load_yaml(path)
@@ -47,14 +53,14 @@ def read_map(path: Path) -> dict[str, str | None]:
     if not isinstance(data, dict) or not data:
         raise ForeignModelError(f"{path}: expected a mapping of label to class, got {data!r:.200}")
     for label, name in data.items():
-        if name is not None and name not in CLASS_NAMES:
-            expected = f"one of {', '.join(CLASS_NAMES)} or null"
+        if name is not None and name not in task.class_names:
+            expected = f"one of {', '.join(task.class_names)} or null"
             raise ForeignModelError(f"{path}: {label}: expected {expected}, got {name!r:.200}")
     return {str(label): name for label, name in data.items()}
 
 
 def map_labels(
-    labels: Sequence[str], changes: Mapping[str, str | None], labels_file: Path, map_file: Path | None
+    labels: Sequence[str], changes: Mapping[str, str | None], task: Task, labels_file: Path, map_file: Path | None
 ) -> dict[str, str]:
     """Label -> class of the task, for the labels that mean one: the default table with ``changes`` laid over it.
 
@@ -62,10 +68,11 @@ def map_labels(
     """
     if unknown := [label for label in changes if label not in labels]:
         raise ForeignModelError(f"{map_file}: {unknown[0]}: no such label; expected labels of {labels_file}")
-    known = {label: changes.get(label, DEFAULT_MAP.get(label)) for label in labels}
+    usual = default_map(task)
+    known = {label: changes.get(label, usual.get(label)) for label in labels}
     chosen = {label: name for label, name in known.items() if name is not None}
     if not chosen:
-        expected = f"expected some of {', '.join(DEFAULT_MAP)}, or a mapping file (--map)"
+        expected = f"expected some of {', '.join(usual)}, or a mapping file (--map)"
         raise ForeignModelError(f"{labels_file}: no label means a class of the task; {expected}")
     return chosen
 

@@ -17,8 +17,8 @@ from visuomotor.deploy.export.parity import Arrays, ParityResult, check_parity
 from visuomotor.deploy.export.portable import strip_traces
 from visuomotor.deploy.runtime.bundle import Bundle, BundleMeta, TensorSpec, write_bundle
 from visuomotor.deploy.runtime.session import make_session
-from visuomotor.messages.schema import CLASS_NAMES
-from visuomotor.perception.train.forecaster_model import ForecasterNetwork
+from visuomotor.messages.tasks import DEFAULT_TASK, get_task
+from visuomotor.perception.train.forecaster_model import ForecasterConfig, ForecasterNetwork
 
 INPUTS = ("history_m", "present", "class_id", "scene")
 OUTPUTS = ("position_m", "spread_m", "probability")
@@ -43,7 +43,7 @@ class ExportedForecaster(nn.Module):
 def to_onnx(network: ForecasterNetwork) -> bytes:
     """The network as one serialised graph with a free number of agents."""
     network = network.eval()
-    example = _case(np.random.default_rng(0), 5, network.config.history_samples)
+    example = _case(np.random.default_rng(0), 5, network.config)
     agents = {name: {0: "A"} for name in INPUTS}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
@@ -73,35 +73,36 @@ def prove_parity(network: ForecasterNetwork, model: bytes) -> ParityResult:
             outputs = exported(*(torch.from_numpy(case[name]) for name in INPUTS))
         return {name: value.numpy() for name, value in zip(OUTPUTS, outputs, strict=True)}
 
-    result = check_parity(reference, session, parity_cases(network.config.history_samples), atol=PARITY_ATOL)
+    result = check_parity(reference, session, parity_cases(network.config), atol=PARITY_ATOL)
     return result.raise_if_failed()
 
 
-def parity_cases(samples: int) -> list[dict[str, np.ndarray]]:
+def parity_cases(config: ForecasterConfig) -> list[dict[str, np.ndarray]]:
     """Random scenes of many sizes, and edges: standing, one observation, all on one spot, far from the origin."""
     rng = np.random.default_rng(7)
-    cases = [_case(rng, count, samples) for count in (1, 2, 3, 7, 8, 9, 40, 200)]
-    standing, once, together, far = (_case(rng, 6, samples) for _ in range(4))
+    cases = [_case(rng, count, config) for count in (1, 2, 3, 7, 8, 9, 40, 200)]
+    standing, once, together, far = (_case(rng, 6, config) for _ in range(4))
     standing["history_m"][:] = standing["history_m"][:, :1]
     once["present"][:, :-1] = False
     once["history_m"][:, :-1] = 0.0
-    together["history_m"][:] = 1.0
-    far["history_m"] += np.float32(500.0)
+    together["history_m"][:] = config.unit_m
+    far["history_m"] += np.float32(500.0 * config.unit_m)
     far["present"][:] = True
     return [*cases, standing, once, together, far]
 
 
-def _case(rng: np.random.Generator, count: int, samples: int) -> dict[str, np.ndarray]:
+def _case(rng: np.random.Generator, count: int, config: ForecasterConfig) -> dict[str, np.ndarray]:
+    samples = config.history_samples
     velocity = rng.normal(0.0, 4.0, (count, 1, 2))
     path = rng.normal(0.0, 15.0, (count, 1, 2)) + velocity * (0.2 * np.arange(samples)[:, None])
     present = rng.random((count, samples)) > 0.2
     present[:, -1] = True
-    history = (path + rng.normal(0.0, 0.2, path.shape)).astype(np.float32)
+    history = (config.unit_m * (path + rng.normal(0.0, 0.2, path.shape))).astype(np.float32)
     history[~present] = 0.0
     return {
         "history_m": history,
         "present": present,
-        "class_id": rng.integers(0, len(CLASS_NAMES), count),
+        "class_id": rng.integers(0, config.classes, count),
         "scene": np.sort(rng.integers(0, 1 + count // 6, count)),
     }
 
@@ -115,8 +116,9 @@ def export_forecaster(
     metrics: dict[str, Any],
     report: str,
     code_revision: str = "",
+    class_names: tuple[str, ...] = get_task(DEFAULT_TASK).class_names,
 ) -> Bundle:
-    """Export, prove parity and write the bundle folder."""
+    """Export, prove parity and write the bundle folder; ``class_names`` are what the network's classes mean."""
     config = network.config
     model = to_onnx(network)
     parity = prove_parity(network, model)
@@ -127,7 +129,7 @@ def export_forecaster(
         inputs=(
             TensorSpec(name="history_m", dtype="float32", shape=("A", h, 2), unit="m", meaning="any fixed frame"),
             TensorSpec(name="present", dtype="bool", shape=("A", h), meaning="observed; the last sample always is"),
-            TensorSpec(name="class_id", dtype="int64", shape=("A",), low=0, high=len(CLASS_NAMES) - 1),
+            TensorSpec(name="class_id", dtype="int64", shape=("A",), low=0, high=config.classes - 1),
             TensorSpec(name="scene", dtype="int64", shape=("A",), meaning="agents attend within their scene"),
         ),
         outputs=(
@@ -135,7 +137,7 @@ def export_forecaster(
             TensorSpec(name="spread_m", dtype="float32", shape=("A", k, t, 3), meaning="sigma x, sigma y, correlation"),
             TensorSpec(name="probability", dtype="float32", shape=("A", k), low=0.0, high=1.0),
         ),
-        class_names=CLASS_NAMES,
+        class_names=class_names,
         training=training,
         code_revision=code_revision,
         metrics=metrics,

@@ -18,8 +18,9 @@ from visuomotor.deploy.export.foreign_onnx import ForeignModel, ForeignModelErro
 from visuomotor.deploy.export.portable import strip_traces
 from visuomotor.deploy.runtime.bundle import Bundle, BundleMeta, write_bundle
 from visuomotor.deploy.runtime.session import Session, make_session
-from visuomotor.messages.schema import CLASS_NAMES
-from visuomotor.perception.detector_contract import OUTPUT_SPECS, SIZE_PRIOR_M, frame_spec
+from visuomotor.messages.tasks import DEFAULT_TASK
+from visuomotor.perception.detector_contract import frame_spec, output_specs
+from visuomotor.perception.tasks import PerceptionTask, get_perception
 
 # Of the network's input. From frame to frame of a highway video the lower edge of YOLOX-Nano's boxes jumps by 0.45 px
 # (RMS); three times that leaves room for what does not average out: the body's pitch, and boxes too low or too high.
@@ -42,6 +43,7 @@ class ForeignSettings(msgspec.Struct, frozen=True, kw_only=True):
     map_file: Path | None = None
     score_threshold: float | None = None
     nms_iou: float | None = None
+    task: str = DEFAULT_TASK
 
 
 def import_detector(onnx_file: Path, out: Path, settings: ForeignSettings) -> Bundle:
@@ -56,16 +58,18 @@ def import_detector(onnx_file: Path, out: Path, settings: ForeignSettings) -> Bu
         found = f"{settings.width}x{settings.height}"
         raise ForeignModelError(f"camera: expected sides from 1 to {SIDE_MAX_PX} px, got {found}")
     labels = read_labels(settings.labels)
-    changes = read_map(settings.map_file) if settings.map_file is not None else {}
-    meaning = map_labels(labels, changes, settings.labels, settings.map_file)
+    task = get_perception(settings.task)
+    changes = read_map(settings.map_file, task.task) if settings.map_file is not None else {}
+    meaning = map_labels(labels, changes, task.task, settings.labels, settings.map_file)
     model = read_foreign(onnx_file)
     rows = check_output(model, layout, len(labels))
     _probe(model, layout, len(labels))
-    classes = tuple(CLASS_NAMES.index(meaning[label]) if label in meaning else -1 for label in labels)
-    choices = Choices(layout=layout, rows=rows, classes=classes, score_threshold=score, nms_iou=iou)
+    names = task.task.class_names
+    classes = tuple(names.index(meaning[label]) if label in meaning else -1 for label in labels)
+    choices = Choices(layout=layout, rows=rows, classes=classes, task=task, score_threshold=score, nms_iou=iou)
     graph = build_graph(model, (settings.height, settings.width), choices)
     data = strip_traces(graph.SerializeToString())
-    _try(data, onnx_file, settings)
+    _try(data, onnx_file, settings, len(names))
     meta = _describe(model, settings, choices, meaning)
     return write_bundle(out, model=data, meta=meta, report=_report(meta, onnx_file.name))
 
@@ -116,24 +120,26 @@ def _open(source: bytes | Path, file: Path) -> Session:
         raise ForeignModelError(f"{file}: does not run: {reason}") from error
 
 
-def _try(data: bytes, file: Path, settings: ForeignSettings) -> None:
+def _try(data: bytes, file: Path, settings: ForeignSettings, classes: int) -> None:
     """The finished graph runs and keeps its contract on noise."""
     session = _open(data, file)
     frame = np.random.default_rng(0).integers(0, 256, (1, settings.height, settings.width, 3), dtype=np.uint8)
     found = session.run({"frame": frame})
-    for spec in OUTPUT_SPECS:
+    for spec in output_specs(classes):
         if found[spec.name].shape != spec.shape or not np.isfinite(found[spec.name]).all():
             raise ForeignModelError(f"{file}: {spec.name}: expected finite values {spec.shape}")
 
 
 def _describe(model: ForeignModel, settings: ForeignSettings, choices: Choices, meaning: dict[str, str]) -> BundleMeta:
+    task: PerceptionTask = choices.task
+    names = task.task.class_names
     scale = min(model.height / settings.height, model.width / settings.width)
     return BundleMeta(
         kind="detector",
-        task="drive",
+        task=task.name,
         inputs=(frame_spec(settings.height, settings.width),),
-        outputs=OUTPUT_SPECS,
-        class_names=CLASS_NAMES,
+        outputs=output_specs(len(names)),
+        class_names=names,
         training={
             "imported": model.path.name,
             "sha256": hashlib.sha256(model.path.read_bytes()).hexdigest(),
@@ -144,10 +150,10 @@ def _describe(model: ForeignModel, settings: ForeignSettings, choices: Choices, 
         },
         extra={
             "camera": {"width": settings.width, "height": settings.height, "names": []},
-            "score_threshold": dict.fromkeys(CLASS_NAMES, choices.score_threshold),
+            "score_threshold": dict.fromkeys(names, choices.score_threshold),
             "ground_point": "foot",
             "heading": "unknown",
-            "size_m": dict(zip(CLASS_NAMES, SIZE_PRIOR_M, strict=True)),
+            "size_m": dict(zip(names, task.placement.size_prior_m, strict=True)),
             "position_sigma": {"foot_px": FOOT_SIGMA_PX / scale},
         },
     )
@@ -155,7 +161,7 @@ def _describe(model: ForeignModel, settings: ForeignSettings, choices: Choices, 
 
 def _report(meta: BundleMeta, file: str) -> str:
     camera, training = meta.extra["camera"], meta.training
-    network = training["network_input"]
+    network, score = training["network_input"], max(meta.extra["score_threshold"].values())
     lines = [
         f"# Imported detector for {camera['width']}x{camera['height']}",
         "",
@@ -163,7 +169,7 @@ def _report(meta: BundleMeta, file: str) -> str:
         f"network input {network['width']}x{network['height']}.",
         "Letterbox, decoding, class mapping, threshold and suppression are in the graph.",
         "",
-        f"Score threshold {meta.extra['score_threshold']['car']:g}, suppression above IoU {training['nms_iou']:g}.",
+        f"Score threshold {score:g}, suppression above IoU {training['nms_iou']:g}.",
         "",
         "| label of the network | class of the task |",
         "|---|---|",

@@ -22,13 +22,12 @@ from visuomotor.deploy.export.foreign_layouts import (
 )
 from visuomotor.deploy.export.foreign_onnx import ForeignModel
 from visuomotor.deploy.export.graph_builder import GraphBuilder
-from visuomotor.messages.schema import CLASS_NAMES
-from visuomotor.perception.detector_contract import OUTPUT_SPECS, OUTPUTS, SIZE_PRIOR_M
+from visuomotor.perception.detector_contract import OUTPUTS, output_specs
+from visuomotor.perception.tasks import PerceptionTask
 
 CANDIDATES = 256  # these networks answer with a dozen boxes for every object
 ROUNDS = 16  # settles chains of so many overlapping boxes
-RIVALS = (0, 0, 1, 2, 3)  # by class; a car and a truck in the same place are one vehicle that is called both
-OTHER_CLASS_IOU = 0.8  # of boxes that are not rivals
+OTHER_CLASS_IOU = 0.8  # of boxes whose classes are no rivals
 PREFIX = "foreign/"  # of every name in the foreign graph, so that none meets one of ours
 TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "int64": TensorProto.INT64}
 
@@ -39,6 +38,7 @@ class Choices(msgspec.Struct, frozen=True, kw_only=True):
     layout: Layout
     rows: int
     classes: tuple[int, ...]
+    task: PerceptionTask
     score_threshold: float
     nms_iou: float
 
@@ -52,11 +52,12 @@ def build_graph(model: ForeignModel, frame: tuple[int, int], choices: Choices) -
     _letterbox(before, model, choices.layout, box, source)
     found = read_candidates(after, choices.layout, model, target, len(choices.classes))
     _finish(after, found, frame, box, choices)
+    outputs = output_specs(len(choices.task.task.class_names))
     graph = helper.make_graph(
         nodes=[*before.nodes, *inner.graph.node, *after.nodes],
         name="detector",
         inputs=[helper.make_tensor_value_info("frame", TensorProto.UINT8, (1, *frame, 3))],
-        outputs=[helper.make_tensor_value_info(s.name, TYPES[s.dtype], s.shape) for s in OUTPUT_SPECS],
+        outputs=[helper.make_tensor_value_info(s.name, TYPES[s.dtype], s.shape) for s in outputs],
         initializer=[*before.initializers, *inner.graph.initializer, *after.initializers],
     )
     graph.sparse_initializer.extend(inner.graph.sparse_initializer)
@@ -94,7 +95,7 @@ def _finish(build: GraphBuilder, found: Candidates, frame: tuple[int, int], box:
     score, index = build.op_n("TopK", ("", ""), score, build.constant([count]), axis=0)
     corner = build.op("Gather", corner, index, axis=0)
     class_id = build.op("Gather", build.constant(np.maximum(classes, 0)), build.op("Gather", found.label, index))
-    keep = _suppress(build, corner, class_id, count, choices.nms_iou)
+    keep = _suppress(build, corner, class_id, count, choices)
     low = build.op("Max", corner, build.constant(0.0))
     corner = build.op("Min", low, build.constant(np.array([frame[1], frame[0]] * 2, np.float32)))
     size = build.op("Sub", build.columns(corner, 2, 4), build.columns(corner, 0, 2))
@@ -107,10 +108,10 @@ def _finish(build: GraphBuilder, found: Candidates, frame: tuple[int, int], box:
         wide = build.constant([0, 0, OUTPUTS - count, 0])
         corner = build.op("Pad", corner, wide, build.constant(0.0), mode="constant")
         class_id = build.op("Concat", class_id, build.constant(np.zeros(OUTPUTS - count, np.int64)), axis=0)
-    _write_outputs(build, score, corner, class_id)
+    _write_outputs(build, score, corner, class_id, choices.task)
 
 
-def _suppress(build: GraphBuilder, corner: str, class_id: str, count: int, nms_iou: float) -> str:
+def _suppress(build: GraphBuilder, corner: str, class_id: str, count: int, choices: Choices) -> str:
     """1.0 for the boxes [K, 4], sorted by falling score, that survive, else 0.0: float [K]."""
     sides = [build.columns(corner, i, i + 1) for i in range(4)]
     across = [build.reshape(side, 1, count) for side in sides]
@@ -123,10 +124,10 @@ def _suppress(build: GraphBuilder, corner: str, class_id: str, count: int, nms_i
     both = build.op("Mul", overlap(0), overlap(1))
     area = build.op("Mul", build.op("Sub", sides[2], sides[0]), build.op("Sub", sides[3], sides[1]))
     union = build.op("Sub", build.op("Add", area, build.reshape(area, 1, count)), both)
-    kind = build.op("Gather", build.constant(RIVALS), class_id)
+    kind = build.op("Gather", build.constant(choices.task.placement.rivals), class_id)
     rivals = build.op("Equal", build.reshape(kind, count, 1), build.reshape(kind, 1, count))
-    other_iou = max(nms_iou, OTHER_CLASS_IOU)
-    limit = build.op("Where", rivals, build.constant(nms_iou), build.constant(other_iou))
+    other_iou = max(choices.nms_iou, OTHER_CLASS_IOU)
+    limit = build.op("Where", rivals, build.constant(choices.nms_iou), build.constant(other_iou))
     close = build.to_float(build.op("Greater", both, build.op("Mul", limit, union)))
     above = build.constant(np.triu(np.ones((count, count), np.float32), 1))  # [i, j]: i scores higher than j
     conflict = build.op("Mul", close, above)
@@ -137,7 +138,7 @@ def _suppress(build: GraphBuilder, corner: str, class_id: str, count: int, nms_i
     return build.reshape(keep, count)
 
 
-def _write_outputs(build: GraphBuilder, score: str, corner: str, class_id: str) -> None:
+def _write_outputs(build: GraphBuilder, score: str, corner: str, class_id: str, task: PerceptionTask) -> None:
     """The strongest ``OUTPUTS``, zero past their count."""
     best, order = build.op_n("TopK", ("score", ""), score, build.constant([OUTPUTS]), axis=0)
     present = build.op("Greater", best, build.constant(0.0))
@@ -155,10 +156,7 @@ def _write_outputs(build: GraphBuilder, score: str, corner: str, class_id: str) 
     write("ground_px", build.op("Sub", foot, build.constant(0.5)))  # pixel centres as in CameraModel
     label = build.op("Gather", class_id, order)
     build.op("Where", present, label, build.constant(0), output="class_id")
-    size = build.op("Gather", build.constant(np.array(SIZE_PRIOR_M, np.float32)), label, axis=0)
+    size = build.op("Gather", build.constant(np.array(task.placement.size_prior_m, np.float32)), label, axis=0)
     write("size_m", size)
     write("heading", build.op("Mul", size, zero))  # unknown
     build.to_int(build.op("ReduceSum", build.to_float(present), keepdims=0), output="count")
-
-
-assert len(SIZE_PRIOR_M) == len(RIVALS) == len(CLASS_NAMES)

@@ -1,4 +1,4 @@
-"""Driving policy to bundle: normaliser, mean action and clip in one ONNX graph, proven equal to the torch original."""
+"""A task's policy to bundle: normaliser, mean action and clip in one ONNX graph, proven equal to the torch original."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from visuomotor.control.config import ENVELOPE
-from visuomotor.control.observation import LAYOUT
+from visuomotor.control.layout import ObservationLayout
 from visuomotor.control.train.checkpoint import LearnedDriver, Progress, load_checkpoint
 from visuomotor.control.train.normalizer import Normalizer
 from visuomotor.control.train.warm_ppo import WarmPPO
 from visuomotor.deploy.export.parity import ParityResult, check_parity
+from visuomotor.deploy.export.policy_rows import PolicyRow, get_policy_row
 from visuomotor.deploy.export.portable import strip_traces
 from visuomotor.deploy.export.revision import find_revision
 from visuomotor.deploy.runtime.bundle import Bundle, BundleMeta, TensorSpec, write_bundle
 from visuomotor.deploy.runtime.session import make_session
+from visuomotor.messages.tasks import DEFAULT_TASK
 
 INPUT, OUTPUT = "observation", "action_norm"
 
 
 class PolicyGraph(nn.Module):
-    """Raw observation [batch, D] to action [batch, 2] in [-1, 1]."""
+    """Raw observation [batch, D] to action [batch, A] in [-1, 1]."""
 
     mean: torch.Tensor
     deviation: torch.Tensor
@@ -64,26 +65,28 @@ def export_policy(
     metrics: Mapping[str, Any] | None = None,
     report: str | None = None,
 ) -> Bundle:
-    """Write the bundle of a policy checkpoint and return it as loaded.
+    """Write the bundle of a policy checkpoint and return it as loaded; its settings say of which task it is.
 
     Parity with torch is checked on random and edge observations and on ``recorded`` ones [M, D], where given. Raises
     ParityError when the graph differs, ValueError when the checkpoint is damaged or of another observation layout.
     """
     model, normalizer, progress = load_checkpoint(checkpoint)
+    row = get_policy_row(progress.settings.get("task", DEFAULT_TASK))
+    layout = row.interface.layout
     graph = PolicyGraph.of_checkpoint(model, normalizer).eval()
-    data = _to_onnx(graph)
+    data = _to_onnx(graph, layout.size)
     meta = BundleMeta(
         kind="policy",
-        task="drive",
-        inputs=(TensorSpec(name=INPUT, dtype="float32", shape=("batch", LAYOUT.size), meaning="control.observation"),),
+        task=row.interface.task,
+        inputs=(TensorSpec(name=INPUT, dtype="float32", shape=("batch", layout.size), meaning="control.observation"),),
         outputs=(
             TensorSpec(
                 name=OUTPUT,
                 dtype="float32",
-                shape=("batch", 2),
+                shape=("batch", row.interface.action_size),
                 low=-1.0,
                 high=1.0,
-                meaning="acceleration, lateral target: control.action.decode",
+                meaning=row.action,
             ),
         ),
         training={
@@ -97,12 +100,12 @@ def export_policy(
         code_revision=find_revision(),
         metrics=dict(metrics) if metrics is not None else _tuning_metrics(progress),
         extra={
-            "observation_hash": LAYOUT.hash,
-            "observation_names": list(LAYOUT.names),
-            "observation_units": list(LAYOUT.units),
-            "observation_low": [float(v) for v in LAYOUT.low],
-            "observation_high": [float(v) for v in LAYOUT.high],
-            "action_limits": msgspec.to_builtins(ENVELOPE),
+            "observation_hash": layout.hash,
+            "observation_names": list(layout.names),
+            "observation_units": list(layout.units),
+            "observation_low": [float(v) for v in layout.low],
+            "observation_high": [float(v) for v in layout.high],
+            "action_limits": msgspec.to_builtins(row.limits),
         },
     )
     with tempfile.TemporaryDirectory() as folder:
@@ -111,19 +114,21 @@ def export_policy(
         driver = LearnedDriver(model, normalizer)
         session = make_session(data, "cpu", threads=1)
         parity = check_parity(
-            lambda case: {OUTPUT: driver.act_on(case[INPUT])}, session, _parity_cases(recorded)
+            lambda case: {OUTPUT: driver.act_on(case[INPUT])}, session, _parity_cases(layout, recorded)
         ).raise_if_failed()
         meta = msgspec.structs.replace(meta, parity=parity.to_meta())
-        return write_bundle(out, model=data, meta=meta, report=report or _report(progress, parity), weights=weights)
+        return write_bundle(
+            out, model=data, meta=meta, report=report or _report(row, progress, parity), weights=weights
+        )
 
 
-def _to_onnx(graph: PolicyGraph) -> bytes:
+def _to_onnx(graph: PolicyGraph, size: int) -> bytes:
     batch = torch.export.Dim("batch", min=1, max=65536)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         torch.onnx.export(
             graph,
-            (torch.zeros(2, LAYOUT.size),),
+            (torch.zeros(2, size),),
             path,
             input_names=[INPUT],
             output_names=[OUTPUT],
@@ -135,13 +140,13 @@ def _to_onnx(graph: PolicyGraph) -> bytes:
         return strip_traces(path.read_bytes())
 
 
-def _parity_cases(recorded: np.ndarray | None) -> Iterator[dict[str, np.ndarray]]:
+def _parity_cases(layout: ObservationLayout, recorded: np.ndarray | None) -> Iterator[dict[str, np.ndarray]]:
     """Random inside the bounds, at the bounds, beyond them, single and many rows, and recorded observations."""
     rng = np.random.default_rng(0)
-    low, high = LAYOUT.low, LAYOUT.high
+    low, high = layout.low, layout.high
     for rows in (1, 3, 7, 256):
-        yield {INPUT: rng.uniform(low, high, (rows, LAYOUT.size)).astype(np.float32)}
-    edges = np.where(rng.random((128, LAYOUT.size)) < 0.5, low, high)
+        yield {INPUT: rng.uniform(low, high, (rows, layout.size)).astype(np.float32)}
+    edges = np.where(rng.random((128, layout.size)) < 0.5, low, high)
     yield {INPUT: edges.astype(np.float32)}
     yield {INPUT: np.stack([low, high, 0.5 * (low + high), 3.0 * low, 3.0 * high]).astype(np.float32)}
     if recorded is not None:
@@ -162,7 +167,11 @@ def _tuning_metrics(progress: Progress) -> dict[str, Any]:
     return metrics
 
 
-TEACHERS = {"planner": "a privileged planner that sees the simulator's true state", "idm": "IDM + MOBIL"}
+TEACHERS = {
+    "planner": "a privileged planner that sees the simulator's true state",
+    "idm": "IDM + MOBIL",
+    "scripted": "the scripted baseline",
+}
 
 
 def _algorithm(progress: Progress) -> str:
@@ -173,7 +182,7 @@ def _algorithm(progress: Progress) -> str:
     return f"{imitation}, then PPO of stable-baselines3 ({progress.environment_steps} steps)"
 
 
-def _report(progress: Progress, parity: ParityResult) -> str:
+def _report(row: PolicyRow, progress: Progress, parity: ParityResult) -> str:
     rows = [
         f"| {e['minutes']:.0f} | {e['phase']} | {e['steps']} | {e['truth']['text']} | {e['errors']['text']} |"
         for e in progress.evaluations
@@ -181,7 +190,7 @@ def _report(progress: Progress, parity: ParityResult) -> str:
     baseline = ", ".join(f"{name} {value:.1%}" for name, value in progress.baseline.items())
     return "\n".join(
         [
-            "# Driving policy",
+            f"# {row.title}",
             "",
             f"How it was trained: {_algorithm(progress)}, on the perception error model.",
             "Cases: split `train`; this checkpoint was written at the last evaluation below, on the first",

@@ -165,7 +165,7 @@ def _check_settings(bundle: Bundle, out: Path, settings: PrecisionSettings) -> N
             )
     elif settings.labels is None and not settings.unchecked:
         raise CalibrationError(
-            "--labels: expected a labelled data set to measure the loss on (visuomotor render drive --only test); "
+            "--labels: expected a labelled data set to measure the loss on (visuomotor render TASK --only test); "
             "--unchecked writes the bundle without knowing what it lost"
         )
     elif settings.labels is not None and settings.unchecked:

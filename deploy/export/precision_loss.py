@@ -32,13 +32,15 @@ def measure_accuracy(
     from visuomotor.perception.train.detector_data import load_cameras, read_split
     from visuomotor.perception.train.detector_eval import infer_images, score_images
     from visuomotor.perception.train.detector_metrics import Found, compute_ap
+    from visuomotor.perception.train.detector_tasks import get_detector_task
 
     every = read_split(labels.parent, labels.name)
     images = [i for i in every if camera.takes(i.camera, i.image.shape[1], i.image.shape[0])]
     if not images:
         seen = sorted({f"{i.camera} of {i.image.shape[1]}x{i.image.shape[0]}" for i in every})
         raise CalibrationError(f"--labels: {labels}: expected {camera}, found {', '.join(seen) or 'no images'}")
-    cameras = load_cameras(labels.parent, {image.camera for image in images})
+    task = get_detector_task(images[0].task)
+    cameras = load_cameras(labels.parent, {image.camera for image in images}, images[0].task)
     truth = [image.objects for image in images]
     found: dict[str, list[Found]] = {}
     scores: dict[str, dict[str, Any]] = {}
@@ -48,13 +50,13 @@ def measure_accuracy(
         placed = not detector.at_foot
         found[name], _ = infer_images(detector, images)
         limits = [float(limit) for limit in detector.score_threshold]
-        scores[name] = score_images(images, found[name], cameras, limits)
+        scores[name] = score_images(images, found[name], cameras, limits, task)
     rng = np.random.default_rng(0)
     draws: dict[str, list[list[float]]] = {name: [] for name in sessions}
     for _ in range(AP_DRAWS):
         index = rng.integers(0, len(images), len(images))
         for name in sessions:
-            ap = compute_ap([truth[i] for i in index], [found[name][i] for i in index])
+            ap = compute_ap([truth[i] for i in index], [found[name][i] for i in index], task)
             draws[name].append([100.0 * ap[key] for key in AP_KEYS])
     drawn = {name: np.array(values) for name, values in draws.items()}
     result: dict[str, Any] = {"labels": str(labels), "images": len(images), "draws": AP_DRAWS}
@@ -63,7 +65,7 @@ def measure_accuracy(
             key: _interval(100.0 * scores[name]["ap"][key], drawn[name][:, k], len(images))
             for k, key in enumerate(AP_KEYS)
         }
-        near = scores[name]["positions"].get("within_30_m", {}) if placed else {}
+        near = scores[name]["positions"].get(task.near_key, {}) if placed else {}
         result[name]["by_class"] = scores[name]["ap"]["by_class"]
         result[name]["precision"], result[name]["recall"] = (scores[name]["rates"][k] for k in ("precision", "recall"))
         for key in ("lateral_median_m", "range_median_m"):

@@ -1,4 +1,4 @@
-"""Inputs of a driving policy or a forecaster as a recorded run had them: its messages through the real node again."""
+"""Inputs of a policy or a forecaster as a recorded run had them: its messages through the real node again."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from visuomotor.control.inputs import DriveInputs
-from visuomotor.control.observation import observe
-from visuomotor.control.policy import OnnxPolicy
-from visuomotor.control.policy_node import PolicyNode
+from visuomotor.control.network import NetworkPolicy
 from visuomotor.deploy.export.calibration_frames import FRAMES_MIN, RECORDINGS, CalibrationError
+from visuomotor.deploy.export.policy_rows import POLICIES, PolicyRow
 from visuomotor.deploy.record.reader import Recording
-from visuomotor.deploy.runtime.bundle import Bundle
+from visuomotor.deploy.runtime.bundle import META_FILE, Bundle, BundleError
 from visuomotor.messages.graph import Graph
 from visuomotor.messages.node import Inputs, Node, Tick
 from visuomotor.messages.schema import Episode, Message
@@ -46,15 +44,15 @@ class _Player:
     def close(self) -> None: ...
 
 
-class _WatchedPolicy(OnnxPolicy):
+class _WatchedPolicy(NetworkPolicy[Any]):
     """The policy itself, which also keeps what it saw: its last action is part of the next observation."""
 
-    def __init__(self, bundle: Bundle, seen: list[Arrays]) -> None:
-        super().__init__(bundle, "cpu")
-        self._seen = seen
+    def __init__(self, bundle: Bundle, row: PolicyRow, seen: list[Arrays]) -> None:
+        super().__init__(bundle, row.interface, "cpu")
+        self._row, self._seen = row, seen
 
-    def act(self, inputs: DriveInputs) -> np.ndarray:
-        self._seen.append({"observation": observe(inputs)})
+    def act(self, inputs: Any) -> np.ndarray:
+        self._seen.append({"observation": self._row.interface.observe(inputs)})
         return super().act(inputs)
 
 
@@ -78,14 +76,13 @@ def record_inputs(path: Path, bundle: Bundle, count: int, seed: int) -> tuple[li
     """At most ``count`` inputs of ``bundle``, a seeded choice in their order, and how many there were.
 
     ``path`` is a recording or a folder of them. Raises CalibrationError when they hold too few, BundleError for a
-    policy that is not the driving node's.
+    policy that no task's node takes.
     """
     files = sorted(f for f in path.rglob("*") if f.suffix.lower() in RECORDINGS) if path.is_dir() else [path]
     if not files or files[0].suffix.lower() not in RECORDINGS or not files[0].is_file():
         raise CalibrationError(f"{path}: expected an npz file or recordings (*.mcap) for a {bundle.meta.kind}")
     seen: list[Arrays] = []
-    watched: Any = _WatchedPolicy(bundle, seen) if bundle.meta.kind == "policy" else _WatchedForecaster(bundle, seen)
-    node: Node = PolicyNode(watched) if bundle.meta.kind == "policy" else ForecasterNode(watched)
+    node = _make_node(bundle, seen)
     services = tuple(source.service for source in node.inputs)
     player = _Player(services)
     graph = Graph([player, node], digest=False)
@@ -102,6 +99,18 @@ def record_inputs(path: Path, bundle: Bundle, count: int, seed: int) -> tuple[li
         raise CalibrationError(f"{path}: expected at least {FRAMES_MIN} inputs of {bundle.name}, got {len(seen)}")
     chosen = np.sort(np.random.default_rng(seed).choice(len(seen), min(count, len(seen)), replace=False))
     return [seen[i] for i in chosen], len(seen)
+
+
+def _make_node(bundle: Bundle, seen: list[Arrays]) -> Node:
+    """The node that runs ``bundle``, which keeps what the network saw in ``seen``."""
+    if bundle.meta.kind != "policy":
+        return ForecasterNode(_WatchedForecaster(bundle, seen))
+    row = POLICIES.get(bundle.meta.task)
+    if row is None:
+        raise BundleError(
+            f"{bundle.path / META_FILE}: task: expected one of {', '.join(POLICIES)}, got {bundle.meta.task!r}"
+        )
+    return row.node(_WatchedPolicy(bundle, row, seen))
 
 
 def _read_ticks(file: Path, services: tuple[str, ...]) -> Iterator[tuple[int, dict[str, Message]]]:

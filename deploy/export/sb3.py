@@ -20,9 +20,7 @@ from gymnasium import spaces
 from safetensors.torch import save_file
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from visuomotor.control.action import ACTION_SIZE
-from visuomotor.control.config import ENVELOPE
-from visuomotor.control.observation import LAYOUT
+from visuomotor.deploy.export.policy_rows import POLICIES, PolicyRow
 from visuomotor.deploy.export.revision import find_revision
 from visuomotor.deploy.export.sb3_cases import read_recording
 from visuomotor.deploy.export.sb3_checkpoint import (
@@ -48,7 +46,7 @@ from visuomotor.deploy.runtime.policy import EPISODE_START, BundlePolicy
 from visuomotor.deploy.runtime.session import make_session
 from visuomotor.deploy.runtime.spaces import ArraySpec
 
-CUSTOM, DRIVE, DRIVE_ACTION = "custom", "drive", "action_norm"
+CUSTOM, GRAPH_ACTION = "custom", "action_norm"
 
 
 def export_sb3(
@@ -73,17 +71,18 @@ def export_sb3(
     algorithm, model = load_model(checkpoint)
     if frame_stack < 1:
         raise ValueError(f"--frame-stack: expected 1 or more, got {frame_stack}")
-    given = _drive_fields(model, fields, frame_stack) if task == DRIVE else read_fields(fields)
+    row = POLICIES.get(task)
+    given = read_fields(fields) if row is None else _graph_fields(row, model, fields, frame_stack)
     stack, frames = split_frames(model.observation_space, frame_stack, stack_axis)
     whole = split_frames(model.observation_space, 1, None)[1]
     seen = {key: tuple(part.shape or ()) for key, part in whole.items()}
     normalizer = load_normalizer(vecnormalize, seen, {key: tuple(part.shape or ()) for key, part in frames.items()})
     first = normalizer is not None and normalizes_frames(normalizer, seen)
     observation = describe_observation(frames, given, fields)
-    action = describe_action(model.action_space, given, fields, DRIVE_ACTION if task == DRIVE else "action")
+    action = describe_action(model.action_space, given, fields, "action" if row is None else GRAPH_ACTION)
     graph = make_graph(algorithm, model, observation, action, normalizer=normalizer, normalize_first=first, stack=stack)
-    if task == DRIVE and graph.state:
-        raise ValueError(f"--task drive: the driving graph carries no state, {algorithm} has {graph.state[0].input}")
+    if row is not None and graph.state:
+        raise ValueError(f"--task {task}: its graph carries no state, {algorithm} has {graph.state[0].input}")
     data = to_onnx(graph)
     meta = BundleMeta(
         kind="policy",
@@ -94,13 +93,13 @@ def export_sb3(
         code_revision=find_revision(),
         extra={
             "algorithm": algorithm,
-            "observation_hash": LAYOUT.hash if task == DRIVE else hash_observation(observation, stack),
+            "observation_hash": hash_observation(observation, stack) if row is None else row.interface.layout.hash,
             "observation_names": [name for spec in observation for name in spec.names],
             "observation_units": [unit for spec in observation for unit in spec.units],
             "observation": msgspec.to_builtins(observation),
             "action": msgspec.to_builtins(action),
             "action_transform": graph.head.transform,
-            "action_limits": msgspec.to_builtins(ENVELOPE) if task == DRIVE else {},
+            "action_limits": {} if row is None else msgspec.to_builtins(row.limits),
             "state": msgspec.to_builtins(graph.state),
             "frame_stack": msgspec.to_builtins(stack),
             "normalizer": None
@@ -125,22 +124,23 @@ def export_sb3(
         return write_bundle(out, model=data, meta=meta, report=write_report(meta), weights=weights)
 
 
-def _drive_fields(model: BaseAlgorithm, fields: Path | None, frame_stack: int) -> Fields:
-    """The driving graph's own names; ValueError unless the model was trained on the spaces of visuomotor/Drive-v1."""
+def _graph_fields(row: PolicyRow, model: BaseAlgorithm, fields: Path | None, frame_stack: int) -> Fields:
+    """The names of a task's own graph; ValueError unless the model was trained on the spaces of its environment."""
+    task, layout = row.interface.task, row.interface.layout
     if fields is not None:
-        raise ValueError("--fields: the task drive has its own names; leave it away, or choose another --task")
-    low, high = LAYOUT.low, LAYOUT.high
+        raise ValueError(f"--fields: the task {task} has its own names; leave it away, or choose another --task")
+    low, high = layout.low, layout.high
     expected = {
         "observation": spaces.Box(low, high, dtype=np.float32),
-        "action": spaces.Box(-1.0, 1.0, (ACTION_SIZE,), np.float32),
+        "action": spaces.Box(-1.0, 1.0, (row.interface.action_size,), np.float32),
     }
     for name, found in (("observation", model.observation_space), ("action", model.action_space)):
         if found != expected[name] or frame_stack != 1:
             raise ValueError(
-                f"--task drive: {name} space: expected that of visuomotor/Drive-v1 ({expected[name].shape}, its bounds,"
+                f"--task {task}: {name} space: expected that of {row.environment} ({expected[name].shape}, its bounds,"
                 f" no frame stack), got {_say_space(found)}; choose another --task"
             )
-    names = zip(LAYOUT.names, LAYOUT.units, strict=True)
+    names = zip(layout.names, layout.units, strict=True)
     return Fields(observation=[Field(name=name, unit=unit) for name, unit in names])
 
 

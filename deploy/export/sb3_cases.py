@@ -29,7 +29,7 @@ def make_rows(graph: PolicyGraph, count: int, seed: int = 0) -> Arrays:
     return rows
 
 
-def pick_rows(graph: PolicyGraph, rows: Arrays, which: np.ndarray) -> Arrays:
+def take_rows(graph: PolicyGraph, rows: Arrays, which: np.ndarray) -> Arrays:
     """Some rows of every input, at their own place in memory."""
     axes = {spec.input: spec.shape.index("batch") for spec in graph.state}
     return {name: np.ascontiguousarray(np.take(a, which, axis=axes.get(name, 0))) for name, a in rows.items()}
@@ -40,7 +40,7 @@ def split_batches(graph: PolicyGraph, rows: Arrays, count: int) -> Iterator[Arra
     at = index = 0
     while at < count:
         size = min(BATCHES[index % len(BATCHES)], count - at)
-        yield pick_rows(graph, rows, np.arange(at, at + size))
+        yield take_rows(graph, rows, np.arange(at, at + size))
         at, index = at + size, index + 1
 
 

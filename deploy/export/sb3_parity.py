@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from stable_baselines3.common.vec_env.stacked_observations import StackedObservations
 
 from visuomotor.deploy.export.parity import ParityError, ParityResult, Runs, check_parity
-from visuomotor.deploy.export.sb3_cases import UNBOUNDED, Arrays, flatten, make_rows, pick_rows, split_batches
+from visuomotor.deploy.export.sb3_cases import UNBOUNDED, Arrays, flatten, make_rows, split_batches, take_rows
 from visuomotor.deploy.export.sb3_graph import CELL, HIDDEN, NEXT, SCORE, PolicyGraph
 from visuomotor.deploy.export.sb3_spaces import FrameStack
 from visuomotor.deploy.runtime.policy import EPISODE_START, BundlePolicy
@@ -178,7 +178,7 @@ def check_random(original: Original, session: Session, count: int = ROWS, seed: 
             "was the policy trained on these ranges, and with this --vecnormalize?"
         )
     pair = InUnits(original, session)
-    cases = list(split_batches(graph, pick_rows(graph, rows, steady), count))
+    cases = list(split_batches(graph, take_rows(graph, rows, steady), count))
     result = _check(pair, cases).raise_if_failed()
     return {**result.to_meta(), "rows": count, "left_out": drawn - len(steady), "undecided": pair.undecided}
 
@@ -202,7 +202,7 @@ def find_steady(original: Original, rows: Arrays, count: int) -> np.ndarray:
         return np.ones(count, bool)
     steady = []
     for part in np.array_split(np.arange(count), max(1, count // 64)):
-        case = pick_rows(original.graph, rows, part)
+        case = take_rows(original.graph, rows, part)
         keep = np.ones(len(part), bool)
         pair = InUnits(original, _Nothing())
         base = pair.reference(case)

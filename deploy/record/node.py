@@ -1,7 +1,7 @@
 """The recorder: a node that reads everything, publishes nothing, and on which nobody waits.
 
 In lockstep it takes part in every tick and loses nothing. In realtime a slow disk never slows the graph: what does not
-fit into the backlog is dropped and counted. A disk that is full ends the recording, not the drive.
+fit into the backlog is dropped and counted. A disk that is full ends the recording, not the run.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class RecorderNode:
                         received.service, received.node, received.t_publish_ns, received.message, received.body
                     )
             self._writer.close()
-        except Exception as error:  # whatever it is: the drive goes on without a recording
+        except Exception as error:  # whatever it is: the run goes on without a recording
             reason = error.strerror if isinstance(error, OSError) and error.strerror else repr(error)
             self.note = f"recording stopped: {self._config.file}: {reason}; what was written before is kept"
             self._backlog.close(discard=True)

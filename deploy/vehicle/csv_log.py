@@ -1,4 +1,4 @@
-"""A table that a node writes for months: bounded in size, and never the end of a drive."""
+"""A table that a node writes for months: bounded in size, and never the end of a run."""
 
 from __future__ import annotations
 

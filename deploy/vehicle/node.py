@@ -213,7 +213,7 @@ def route_message(ahead: Ahead) -> Route:
 
 
 def _invalid_route() -> Route:
-    """A straight line that nobody may drive: the car's place is not known yet, but the ticks are."""
+    """A straight line that nobody may follow: the car's place is not known yet, but the ticks are."""
     return route_message(StraightRoad(1, 3.5, 1.0).ahead((0.0, 0.0, 0.0)))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 
 def write_summary(file: Path | None, counted: Mapping[str, Any]) -> None:
-    """Write JSON where ``file`` says so; a disk that does not take it is no reason to fail at the end of a drive."""
+    """Write JSON where ``file`` says so; a disk that does not take it is no reason to fail at the end of a run."""
     if file is not None:
         with contextlib.suppress(OSError):
             file.write_text(json.dumps(counted, indent=1) + "\n")

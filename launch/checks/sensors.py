@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from visuomotor.launch.checks.examination import Check, Place, State, read
+from visuomotor.launch.tasks import VEHICLE
 
 QUERYCAP = 0x80685600  # VIDIOC_QUERYCAP of videodev2.h: driver[16], card[32], bus[32], version, caps, device caps
 QUERYCAP_BYTES = 104
@@ -22,7 +23,7 @@ ARPHRD_CAN = "280"  # of if_arp.h
 
 def check_cameras(place: Place) -> list[Check]:
     """Every V4L2 device that delivers images."""
-    needed = place.profile is not None and place.profile.task == "vehicle"
+    needed = place.profile is not None and place.profile.task == VEHICLE
     paths = sorted(place.dev.glob("video*"))
     found = [check for path in paths if (check := check_camera(path, needed=needed)) is not None]
     if found:

@@ -26,10 +26,9 @@ class ArmMetrics:
         ),
         groups={"binned_by": "parts_binned_share"},
         columns=(
-            Column("ordered", "parts_ordered"),
-            Column("binned", "parts_binned"),
+            Column("binned", "parts_binned", of="parts_ordered"),
             Column("wrong", "wrong_parts"),
-            Column("picks/min", "picks_per_minute", 1),
+            Column("per min", "picks_per_minute", 1),
             Column("cycle s", "cycle_s", 1),
             Column("grasps", "grasp_attempts"),
         ),

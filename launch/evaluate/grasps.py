@@ -36,7 +36,7 @@ class Visit(msgspec.Struct, kw_only=True):
 
     part_id: int
     class_id: int
-    kind: str  # of the part's arrival, in the scenario's words
+    kind: str  # what makes it hard, in the scenario's words
     came_tick: int
     slowest_mps: float = np.inf  # of the belt, meanwhile
     fastest_mps: float = 0.0
@@ -152,7 +152,7 @@ class GraspLog:
             part_id, class_id = int(truth.agent_id[i]), int(truth.class_id[i])
             visit = self.visits.get(part_id)
             if visit is None and inside[i] and class_id < len(order.wanted) and order.wanted[class_id] > 0:
-                kind = truth.manoeuvre[i] if i < len(truth.manoeuvre) else ""
+                kind = truth.kinds[i] if i < len(truth.kinds) else ""
                 visit = self.visits[part_id] = Visit(part_id=part_id, class_id=class_id, kind=kind, came_tick=tick)
             if visit is None or visit.outcome:
                 continue
@@ -177,7 +177,7 @@ class GraspLog:
         return [round(((grasp.released_tick or 0) - grasp.approach_tick) * DT_S, 3) for grasp in done]
 
     def count_groups(self) -> dict[str, list[int]]:
-        """Kind of arrival, and speed of the belt -> ordered parts that were binned, and all of them."""
+        """Kind of part, and speed of the belt -> ordered parts that were binned, and all of them."""
         counts: dict[str, list[int]] = {}
         for visit in self.visits.values():
             for group in (f"kind {visit.kind}" if visit.kind else "", f"speed {visit.speed}"):

@@ -21,6 +21,7 @@ class Column(msgspec.Struct, frozen=True):
     key: str
     digits: int = 0
     scale: float = 1.0
+    of: str = ""  # key of the number of which this is a part
 
 
 class Ratio(msgspec.Struct, frozen=True):

@@ -15,7 +15,9 @@ from visuomotor.launch.evaluate.score import Score
 from visuomotor.launch.report import palette
 from visuomotor.launch.report.capture import EpisodeCapture
 from visuomotor.launch.report.data import episode_data
-from visuomotor.launch.report.video import write_drive_video
+from visuomotor.launch.report.parts import make_part
+from visuomotor.launch.report.video import write_video
+from visuomotor.launch.tasks import parts_of
 from visuomotor.messages.camera import CameraModel
 
 MAX_BYTES = 15_000_000
@@ -33,13 +35,14 @@ def write_report(
     command: str = "",
     video: bool = True,
 ) -> Path:
-    """Write ``score.json``, ``report.html`` and ``drive.mp4`` into ``folder``; returns the page's path."""
+    """Write ``score.json``, ``report.html`` and ``<task>.mp4`` into ``folder``; returns the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
     score.save(folder / "score.json")
     page = folder / "report.html"
     page.write_text(render_page(score, captures, cameras, command=command), encoding="utf-8")
     if video and any(capture.ticks for capture in captures):
-        write_drive_video(folder / "drive.mp4", captures, cameras, title=f"{score.task}: {score.policy}")
+        file = folder / f"{parts_of(score.task).name}.mp4"
+        write_video(file, captures, cameras, make_part(score.task), title=f"{score.task}: {score.policy}")
     return page
 
 
@@ -47,6 +50,7 @@ def render_page(
     score: Score, captures: Sequence[EpisodeCapture], cameras: Mapping[str, CameraModel], *, command: str = ""
 ) -> str:
     """The page's text. Episodes past the size budget stay in the table but lose images, then their replay."""
+    part = make_part(score.task)
     rows = {row["seed"]: row for row in score.episodes}
     latency = Latency()
     for capture in captures:
@@ -56,7 +60,8 @@ def render_page(
     episodes: list[dict[str, Any]] = []
     used = 0
     for capture in captures:
-        data = episode_data(capture, cameras, rows.get(capture.seed, {"seed": capture.seed, "end": ""}), stride)
+        row = rows.get(capture.seed, {"seed": capture.seed, "end": ""})
+        data = episode_data(capture, cameras, part, row, stride)
         size = len(json.dumps(data["ticks"], separators=(",", ":")))
         if used + size > _DATA_BUDGET and episodes:
             break
@@ -66,16 +71,18 @@ def render_page(
         "score": json.loads(msgspec.json.encode(score)),
         "episodes": episodes,
         "waterfall": [msgspec.structs.asdict(stage) for stage in latency.waterfall()],
-        "palette": palette.CLASS_RGB,
+        "palette": {name: palette.class_rgb(name) for name in part.class_names},
+        "classes": part.class_names,
         "ground": palette.GROUND_RGB,
         "road": palette.ROAD_RGB,
         "forecast": palette.FORECAST_RGB,
         "truth": palette.TRUTH_RGB,
         "command": command,
     }
-    template = resources.files("visuomotor.launch.report").joinpath("template.html").read_text("utf-8")
+    files = resources.files("visuomotor.launch.report")
+    template, script = (files.joinpath(name).read_text("utf-8") for name in ("template.html", part.script))
     text = json.dumps(content, separators=(",", ":"), allow_nan=False, default=_plain).replace("</", "<\\/")
-    return template.replace("/*DATA*/", text)
+    return template.replace("/*PART*/", script).replace("/*DATA*/", text)
 
 
 def _plain(value: Any) -> Any:

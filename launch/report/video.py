@@ -1,4 +1,4 @@
-"""``drive.mp4``: cameras with overlays, bird's-eye view and instruments, VP9 in MP4 so that browsers play it."""
+"""``<task>.mp4``: cameras with overlays, view from above and instruments, VP9 in MP4 so that browsers play it."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ import numpy as np
 
 from visuomotor.launch.report import palette
 from visuomotor.launch.report.capture import EpisodeCapture, TickRecord
-from visuomotor.launch.report.draw import BirdsEye, draw_camera, draw_text
+from visuomotor.launch.report.draw import draw_text
+from visuomotor.launch.report.parts import ReportPart
 from visuomotor.messages.camera import CameraModel
-from visuomotor.messages.schema import Command, PolicyCommand, Truth, VehicleState
+from visuomotor.messages.schema import Command, PolicyCommand, Truth
 
 WIDTH, HEIGHT = 1280, 640  # of the composed picture
 VIDEO_WIDTH, VIDEO_HEIGHT = 960, 480
 TICK_STRIDE, FRAME_RATE_HZ = 2, 5.0  # VP9 costs 0.1 s of a core a frame: every second tick, at the speed of life
-_PANEL_X = 800  # left of it the cameras, right of it the bird's-eye view
+_PANEL_X = 800  # left of it the cameras, right of it the view from above
 
 
-def compose(record: TickRecord, cameras: Mapping[str, CameraModel], title: str = "") -> np.ndarray:
+def compose(record: TickRecord, cameras: Mapping[str, CameraModel], part: ReportPart, title: str = "") -> np.ndarray:
     """One video frame, uint8 [640, 1280, 3] BGR."""
     canvas = np.full((HEIGHT, WIDTH, 3), palette.bgr(palette.GROUND_RGB), np.uint8)
     main = max(cameras, key=lambda name: cameras[name].width * cameras[name].height, default=None)
     if main is not None:
         image = record.image(main)
         if image is not None:
-            _paste(canvas, draw_camera(image, cameras[main], record.messages, 2.0), 8, 8, _PANEL_X - 24, 448)
+            _paste(canvas, part.draw_camera(image, cameras[main], record.messages, 2.0), 8, 8, _PANEL_X - 24, 448)
     others = [name for name in cameras if name != main and record.frames.get(name)]
     width = (_PANEL_X - 32) // max(2, len(others))
     for i, name in enumerate(sorted(others)):
         image = record.image(name)
         if image is not None:
-            drawn = draw_camera(image, cameras[name], record.messages, 1.5)
+            drawn = part.draw_camera(image, cameras[name], record.messages, 1.5)
             _paste(canvas, drawn, 8 + i * (width + 8), 464, width, 116)
             draw_text(canvas, name.replace("camera_", ""), (14 + i * (width + 8), 480), (220, 220, 220), 0.45)
-    view = BirdsEye(WIDTH - _PANEL_X, HEIGHT - 64)
-    canvas[: HEIGHT - 64, _PANEL_X:] = view.draw(record.messages)
-    _instruments(canvas, record, title)
+    canvas[: HEIGHT - 64, _PANEL_X:] = part.draw_top(record.messages, WIDTH - _PANEL_X, HEIGHT - 64)
+    _instruments(canvas, record, part, title)
     return canvas
 
 
@@ -50,21 +50,14 @@ def _paste(canvas: np.ndarray, image: np.ndarray, x: int, y: int, width: int, he
     canvas[y : y + image.shape[0], x : x + image.shape[1]] = image
 
 
-def _instruments(canvas: np.ndarray, record: TickRecord, title: str) -> None:
+def _instruments(canvas: np.ndarray, record: TickRecord, part: ReportPart, title: str) -> None:
     messages = record.messages
     y = HEIGHT - 34
-    state, command, wish, truth = (messages.get(s) for s in ("vehicle_state", "command", "policy_command", "truth"))
-    parts = [f"{record.tick * 0.1:5.1f} s"]
-    if isinstance(state, VehicleState):
-        parts.append(f"{state.speed_mps * 3.6:3.0f} km/h")
-    if isinstance(command, Command):
-        parts.append(f"accel {command.acceleration_mps2:+.1f} m/s2")
-        parts.append(f"steer {np.degrees(command.steering_angle_rad):+.1f} deg")
-    if isinstance(truth, Truth) and truth.route_length_m > 0:
-        parts.append(f"{100 * truth.progress_m / truth.route_length_m:3.0f} % of route")
-        if truth.end:
-            parts.append(truth.end.upper())
-    draw_text(canvas, "   ".join(parts), (12, y), (235, 235, 235), 0.6)
+    command, wish, truth = (messages.get(s) for s in ("command", "policy_command", "truth"))
+    texts = [f"{record.tick * 0.1:5.1f} s", *part.instruments(messages)]
+    if isinstance(truth, Truth) and truth.end:
+        texts.append(truth.end.upper())
+    draw_text(canvas, "   ".join(texts), (12, y), (235, 235, 235), 0.6)
     draw_text(canvas, title, (12, HEIGHT - 12), (150, 160, 170), 0.42)
     if isinstance(command, Command) and command.causes:
         draw_text(canvas, "GUARD: " + ", ".join(command.causes), (_PANEL_X + 12, y), (80, 120, 255), 0.55)
@@ -92,14 +85,18 @@ class VideoFile:
         self._writer.release()
 
 
-def write_drive_video(
-    path: Path, captures: Sequence[EpisodeCapture], cameras: Mapping[str, CameraModel], title: str = ""
+def write_video(
+    path: Path,
+    captures: Sequence[EpisodeCapture],
+    cameras: Mapping[str, CameraModel],
+    part: ReportPart,
+    title: str = "",
 ) -> None:
     """All episodes one after the other."""
     video = VideoFile(path)
     try:
         for capture in captures:
             for record in capture.ticks[::TICK_STRIDE]:
-                video.write(compose(record, cameras, f"{title}  seed {capture.seed}".strip()))
+                video.write(compose(record, cameras, part, f"{title}  seed {capture.seed}".strip()))
     finally:
         video.close()

@@ -1,27 +1,17 @@
-"""Live view in Rerun: cameras with boxes, tracks, forecasts and road in ``odom_``, speed and commands over time."""
+"""Live view in Rerun: cameras with boxes, tracks, forecasts and surroundings in ``odom_``, numbers over time."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from visuomotor.launch.report import palette
-from visuomotor.launch.report.draw import EGO_LENGTH_M, EGO_WIDTH_M
-from visuomotor.messages.schema import (
-    CLASS_NAMES,
-    CameraFrame,
-    Command,
-    Detections,
-    Forecast,
-    Message,
-    Route,
-    Tracks,
-    VehicleState,
-)
+from visuomotor.launch.report.draw import futures
+from visuomotor.launch.report.parts import ReportPart
+from visuomotor.messages.schema import CameraFrame, Command, Detections, Forecast, Message, Tracks
 
 _INSTALL = "the live view needs Rerun: pip install 'visuomotor[viz]'"
 
@@ -29,24 +19,26 @@ _INSTALL = "the live view needs Rerun: pip install 'visuomotor[viz]'"
 class LiveView:
     """Sends each tick to a Rerun viewer that it opens, or to an .rrd file when ``save`` is given."""
 
-    def __init__(self, save: Path | None = None) -> None:
+    def __init__(self, part: ReportPart, cameras: Sequence[str], save: Path | None = None) -> None:
+        """``cameras``: the first one is shown large, the others beside each other below it."""
         try:
             import rerun as rr
             import rerun.blueprint as rrb
         except ModuleNotFoundError as error:
             raise ValueError(_INSTALL) from error
         self._rr: Any = rr
+        self._part = part
         rr.init("visuomotor", spawn=False)
         if save is not None:
             rr.save(str(save))
         else:
             rr.spawn(memory_limit="2GB")
-        cameras = rrb.Vertical(
-            rrb.Spatial2DView(origin="camera_front"),
-            rrb.Horizontal(rrb.Spatial2DView(origin="camera_left"), rrb.Spatial2DView(origin="camera_right")),
-        )
+        first, *others = (rrb.Spatial2DView(origin=name) for name in cameras)
+        pictures = rrb.Vertical(first, rrb.Horizontal(*others)) if others else first
         plots = rrb.TimeSeriesView(origin="plots")
-        rr.send_blueprint(rrb.Blueprint(rrb.Horizontal(cameras, rrb.Vertical(rrb.Spatial3DView(origin="odom"), plots))))
+        rr.send_blueprint(
+            rrb.Blueprint(rrb.Horizontal(pictures, rrb.Vertical(rrb.Spatial3DView(origin="odom"), plots)))
+        )
 
     def add(self, episode: int, tick: int, messages: Mapping[str, Message]) -> None:
         """Log the messages of one tick."""
@@ -59,73 +51,55 @@ class LiveView:
         detections = messages.get("detections")
         if isinstance(detections, Detections):
             self._boxes(detections)
-        state, route = messages.get("vehicle_state"), messages.get("route")
-        if isinstance(state, VehicleState):
-            self._ego(state)
-        if isinstance(route, Route):
-            points = np.column_stack([route.odom_reference_m, np.zeros(len(route.odom_reference_m))])
-            rr.log("odom/route", rr.LineStrips3D([points], colors=[(150, 200, 120)]))
+        self._part.log(rr, messages)
         tracks, forecast = messages.get("tracks"), messages.get("forecast")
         if isinstance(tracks, Tracks):
             self._tracks(tracks)
         if isinstance(forecast, Forecast):
             self._fans(forecast)
         command = messages.get("command")
-        if isinstance(command, Command):
-            rr.log("plots/command_acceleration_mps2", rr.Scalars(command.acceleration_mps2))
-            if command.causes:
-                rr.log("guard", rr.TextLog(", ".join(command.causes), level="WARN"))
+        if isinstance(command, Command) and command.causes:
+            rr.log("guard", rr.TextLog(", ".join(command.causes), level="WARN"))
 
     def _boxes(self, detections: Detections) -> None:
         rr = self._rr
         for index, camera in enumerate(detections.cameras):
             rows = detections.camera_index == index
+            names = self._names(detections.class_id[rows])
             rr.log(
                 f"{camera}/boxes",
                 rr.Boxes2D(
                     array=detections.box_px[rows],
                     array_format=rr.Box2DFormat.XYXY,
-                    labels=[CLASS_NAMES[i] for i in detections.class_id[rows]],
-                    colors=[palette.CLASS_RGB[CLASS_NAMES[i]] for i in detections.class_id[rows]],
+                    labels=names,
+                    colors=[palette.class_rgb(name) for name in names],
                 ),
             )
 
-    def _ego(self, state: VehicleState) -> None:
-        rr = self._rr
-        half = state.odom_yaw_rad / 2
-        rr.log(
-            "odom/ego",
-            rr.Boxes3D(
-                centers=[(state.odom_x_m, state.odom_y_m, 0.75)],
-                half_sizes=[(EGO_LENGTH_M / 2, EGO_WIDTH_M / 2, 0.75)],
-                quaternions=[rr.Quaternion(xyzw=(0, 0, math.sin(half), math.cos(half)))],
-                colors=[palette.EGO_RGB],
-            ),
-        )
-        rr.log("plots/speed_mps", rr.Scalars(state.speed_mps))
+    def _names(self, class_id: np.ndarray) -> list[str]:
+        return [self._part.class_names[i] for i in class_id]
 
     def _tracks(self, tracks: Tracks) -> None:
         rr = self._rr
         n = len(tracks.track_id)
-        half = tracks.odom_heading_rad / 2
+        half = np.nan_to_num(tracks.odom_heading_rad) / 2
         zeros = np.zeros(n)
+        half_height = np.full(n, self._part.height_m / 2)
+        names = self._names(tracks.class_id)
         rr.log(
             "odom/tracks",
             rr.Boxes3D(
-                centers=np.column_stack([tracks.odom_position_m, np.full(n, 0.7)]),
-                half_sizes=np.column_stack([tracks.size_m / 2, np.full(n, 0.7)]),
+                centers=np.column_stack([tracks.odom_position_m, half_height]),
+                half_sizes=np.column_stack([tracks.size_m / 2, half_height]),
                 quaternions=np.column_stack([zeros, zeros, np.sin(half), np.cos(half)]),
-                labels=[f"{CLASS_NAMES[c]} {i}" for c, i in zip(tracks.class_id, tracks.track_id, strict=True)],
-                colors=[palette.CLASS_RGB[CLASS_NAMES[c]] for c in tracks.class_id],
+                labels=[f"{name} {i}" for name, i in zip(names, tracks.track_id, strict=True)],
+                colors=[palette.class_rgb(name) for name in names],
             ),
         )
 
     def _fans(self, forecast: Forecast) -> None:
         strips, colours = [], []
-        for i in range(len(forecast.track_id)):
-            for mode, p in enumerate(forecast.probability[i]):
-                if p > 0.05:
-                    path = forecast.odom_position_m[i, mode]
-                    strips.append(np.column_stack([path, np.full(len(path), 0.2)]))
-                    colours.append((*palette.FORECAST_RGB, int(60 + 195 * float(p))))
+        for _, probability, path in futures(forecast):
+            strips.append(np.column_stack([path, np.full(len(path), self._part.height_m / 7)]))
+            colours.append((*palette.FORECAST_RGB, int(60 + 195 * probability)))
         self._rr.log("odom/forecast", self._rr.LineStrips3D(strips, colors=colours))

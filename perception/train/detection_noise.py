@@ -13,15 +13,31 @@ import msgspec
 import numpy as np
 
 from visuomotor.messages.camera import CameraModel
-from visuomotor.messages.schema import CAR, CLASS_NAMES, CYCLIST, PEDESTRIAN, TRUCK, Detections
+from visuomotor.messages.schema import Detections
 
-CONFUSED_WITH = np.array([TRUCK, CAR, PEDESTRIAN, CYCLIST, PEDESTRIAN])
 SCORE_MIN = 0.15
-RANGE_MAX_M = 75.0
 
 
 class NoiseSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Rates and standard deviations; pixel noise is split into a part that persists and a part that does not."""
+    """Rates and standard deviations; pixel noise is split into a part that persists and a part that does not.
+
+    The defaults are those of the road's classes: car, truck, cyclist, pedestrian, cone.
+    """
+
+    confused_with: tuple[int, ...] = (1, 0, 3, 2, 3)  # by class
+    typical_size_m: tuple[tuple[float, float, float], ...] = (
+        (4.5, 1.8, 1.5),
+        (8.0, 2.4, 3.0),
+        (1.8, 0.6, 1.7),
+        (0.5, 0.5, 1.75),
+        (0.4, 0.4, 0.7),
+    )
+    round_classes: tuple[int, ...] = ()  # no heading is told of these
+    range_max_m: float = 75.0
+    floor_m: float = 0.1  # of the position error that is told
+    false_range_m: tuple[float, float] = (6.0, 45.0)  # of false alarms from a level camera ...
+    false_area_m: tuple[float, float, float, float] | None = None  # ... or x0, y0, x1, y1 where the camera looks down
+    false_jitter_m: float = 0.3
 
     pixel_px: float = 0.5
     persistent_px: float = 0.5
@@ -63,7 +79,7 @@ class NoisyDetector:
         self._attitude = s.memory * self._attitude + np.sqrt(1 - s.memory**2) * s.attitude_rad * rng.normal(size=2)
         rows: list[tuple] = []
         seen: dict[tuple[int, int], np.ndarray] = {}
-        near = np.hypot(ego_position_m[:, 0], ego_position_m[:, 1]) < RANGE_MAX_M
+        near = np.hypot(ego_position_m[:, 0], ego_position_m[:, 1]) < s.range_max_m
         for c, camera in enumerate(self.cameras):
             chosen = np.flatnonzero((visible_share[:, c] > 0.1) & near)
             count = len(chosen)
@@ -82,15 +98,16 @@ class NoisyDetector:
             pixel = pixel + blur[:, None] * (s.persistent_px * state[:, :2] + s.pixel_px * rng.normal(size=(count, 2)))
             ground, covariance = self._on_ground(camera, pixel, blur)
             confused = rng.random(count) < s.confusion_share
-            label = np.where(confused, CONFUSED_WITH[class_id[chosen]], class_id[chosen])
+            label = np.where(confused, np.array(s.confused_with)[class_id[chosen]], class_id[chosen])
             flip = np.pi * (rng.random(count) < s.flip_share)
             heading = ego_yaw_rad[chosen] + s.heading_rad * rng.normal(size=count) + flip
+            heading[np.isin(label, s.round_classes)] = np.nan
             guess = size[:, :2] * (1 + s.size_share * rng.normal(size=(count, 2)))
             boxes = _boxes(camera, feet, ego_yaw_rad[chosen], size)
             boxes = boxes + 0.03 * np.tile(boxes[:, 2:] - boxes[:, :2], 2) * rng.normal(size=(count, 4))
             score = np.clip(quality, SCORE_MIN, 0.99)
             found = (rng.random(count) < chance) & (quality > SCORE_MIN) & (depth > 0.5) & np.isfinite(ground).all(1)
-            found &= np.hypot(ground[:, 0], ground[:, 1]) < 1.2 * RANGE_MAX_M
+            found &= np.hypot(ground[:, 0], ground[:, 1]) < 1.2 * s.range_max_m
             rows.extend(
                 (c, label[i], score[i], boxes[i], pixel[i], ground[i], covariance[i], heading[i], guess[i])
                 for i in np.flatnonzero(found)
@@ -118,7 +135,7 @@ class NoisyDetector:
         pixels[:, 0, 0], pixels[:, 1, 1] = variance, variance + tilt
         bad = ~np.isfinite(slope).all((1, 2))
         ground[bad], slope[bad] = np.nan, 1.0
-        return ground[:, 0], slope @ pixels @ slope.transpose(0, 2, 1) + 0.01 * np.eye(2)
+        return ground[:, 0], slope @ pixels @ slope.transpose(0, 2, 1) + s.floor_m**2 * np.eye(2)
 
     def _false_alarms(self) -> list[tuple]:
         s, rng = self.settings, self._rng
@@ -126,23 +143,51 @@ class NoisyDetector:
         for _ in range(rng.poisson(s.false_alarms)):
             c = int(rng.integers(len(self.cameras)))
             camera = self.cameras[c]
-            angle = camera.ego_yaw_rad + rng.uniform(-0.45, 0.45) * camera.horizontal_fov_rad
-            place = rng.uniform(6.0, 45.0) * np.array([np.cos(angle), np.sin(angle)])
+            if s.false_area_m is None:
+                angle = camera.ego_yaw_rad + rng.uniform(-0.45, 0.45) * camera.horizontal_fov_rad
+                place = rng.uniform(*s.false_range_m) * np.array([np.cos(angle), np.sin(angle)])
+            else:
+                place = rng.uniform(s.false_area_m[:2], s.false_area_m[2:])
             score = float(SCORE_MIN + rng.beta(1.2, 3.0) * 0.7)
-            self._false.append((c, place, int(rng.integers(len(CLASS_NAMES))), score))
+            self._false.append((c, place, int(rng.integers(len(s.typical_size_m))), score))
         rows = []
         for c, place, label, score in self._false:
-            position = place + 0.3 * rng.normal(size=2)
-            size = TYPICAL_SIZE_M[label]
+            position = place + s.false_jitter_m * rng.normal(size=2)
+            size = np.array(s.typical_size_m[label])
             pixel, _ = self.cameras[c].project(np.array([[*position, 0.0]]))
             box = _boxes(self.cameras[c], np.array([[*position, 0.0]]), np.zeros(1), size[None])[0]
-            spread = np.eye(2) * (0.02 * np.hypot(*position) + 0.2) ** 2
+            spread = np.eye(2) * (0.02 * np.hypot(*position) + 2 * s.floor_m) ** 2
             rows.append((c, label, score, box, pixel[0], position, spread, rng.uniform(-np.pi, np.pi), size[:2]))
         return rows
 
 
-TYPICAL_SIZE_M = np.array([[4.5, 1.8, 1.5], [8.0, 2.4, 3.0], [1.8, 0.6, 1.7], [0.5, 0.5, 1.75], [0.4, 0.4, 0.7]])
-assert len(TYPICAL_SIZE_M) == len(CLASS_NAMES)
+NOISE: dict[str, NoiseSettings] = {
+    "drive": NoiseSettings(),
+    "pick": NoiseSettings(  # classes: red cube, blue cylinder, green block, yellow ball, duck, brick
+        confused_with=(5, 1, 2, 4, 3, 0),
+        typical_size_m=((0.045, 0.045, 0.045),) * 6,
+        round_classes=(1, 3),
+        range_max_m=1.5,
+        floor_m=0.001,
+        false_area_m=(0.3, -0.3, 0.7, 0.8),
+        false_jitter_m=0.003,
+        pixel_px=0.3,
+        persistent_px=0.4,
+        attitude_rad=0.0,
+        height_half_px=4.0,
+        heading_rad=0.1,
+        flip_share=0.0,
+        confusion_share=0.01,
+        false_alarms=0.01,
+    ),
+}
+
+
+def get_noise(task: str) -> NoiseSettings:
+    """The settings of a task; ValueError with the known names when there are none."""
+    if task not in NOISE:
+        raise ValueError(f"task: expected one of {', '.join(NOISE)}, got {task!r}")
+    return NOISE[task]
 
 
 def _half(value: np.ndarray, middle: float) -> np.ndarray:

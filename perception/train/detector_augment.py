@@ -5,28 +5,10 @@ from __future__ import annotations
 from functools import lru_cache
 
 import cv2
-import msgspec
 import numpy as np
 
-from visuomotor.perception.train.detector_data import MIN_TRAIN_HEIGHT_PX, Objects
-
-
-class AugmentConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Probabilities and ranges."""
-
-    flip: float = 0.5
-    geometry: float = 0.3
-    scale: tuple[float, float] = (0.85, 1.2)
-    shift_px: tuple[float, float] = (30.0, 6.0)  # across, down
-    erase: float = 0.15
-    colour: float = 0.7
-    gain: float = 0.3  # +- share of contrast and of each channel's gain (a third of it)
-    offset: float = 30.0  # +- brightness
-    gamma: float = 0.35  # +- log gamma
-    mix: float = 0.15  # +- share of other channels in each
-    noise: float = 0.2
-    noise_sigma: float = 8.0
-    blur: float = 0.08
+from visuomotor.perception.train.detector_data import Objects
+from visuomotor.perception.train.detector_tasks import AugmentConfig
 
 
 def augment(
@@ -36,10 +18,12 @@ def augment(
     objects = objects.take(np.arange(len(objects)))
     if rng.random() < config.flip:
         image, objects = flip(image, objects)
+    if config.half_turn and rng.random() < config.half_turn:
+        image, objects = turn(image, objects)
     if rng.random() < config.geometry:
         scale = float(np.exp(rng.uniform(*np.log(config.scale))))
         shift = rng.uniform(-1.0, 1.0, 2) * config.shift_px
-        image, objects = rescale(image, objects, scale, shift)
+        image, objects = rescale(image, objects, scale, shift, config.min_height_px)
     if rng.random() < config.erase:
         image, objects = erase(image, objects, rng)
     if rng.random() < config.colour:
@@ -62,7 +46,19 @@ def flip(image: np.ndarray, objects: Objects) -> tuple[np.ndarray, Objects]:
     return cv2.flip(image, 1), objects
 
 
-def rescale(image: np.ndarray, objects: Objects, scale: float, shift_px: np.ndarray) -> tuple[np.ndarray, Objects]:
+def turn(image: np.ndarray, objects: Objects) -> tuple[np.ndarray, Objects]:
+    """Turn by half a circle, as a camera that looks straight down would see it."""
+    height, width = image.shape[:2]
+    size = np.array([width, height], np.float32)
+    objects.box_px = np.concatenate([size - objects.box_px[:, 2:], size - objects.box_px[:, :2]], axis=1)
+    objects.ground_px = size - objects.ground_px
+    objects.angle_rad = objects.angle_rad + np.float32(np.pi)
+    return cv2.flip(image, -1), objects
+
+
+def rescale(
+    image: np.ndarray, objects: Objects, scale: float, shift_px: np.ndarray, min_height_px: float = 7.0
+) -> tuple[np.ndarray, Objects]:
     """Zoom about the image centre, then shift; objects that leave the image go, those cut in half are not wanted."""
     height, width = image.shape[:2]
     middle = np.array([width, height]) / 2.0
@@ -76,7 +72,7 @@ def rescale(image: np.ndarray, objects: Objects, scale: float, shift_px: np.ndar
     left = (clipped[:, 2] - clipped[:, 0]) * (clipped[:, 3] - clipped[:, 1])
     objects.ground_px = (objects.ground_px * scale + move).astype(np.float32)
     objects.scale_px = objects.scale_px * np.float32(scale)
-    objects.wanted &= (left > 0.6 * area) & (clipped[:, 3] - clipped[:, 1] >= MIN_TRAIN_HEIGHT_PX)
+    objects.wanted &= (left > 0.6 * area) & (clipped[:, 3] - clipped[:, 1] >= min_height_px)
     objects.box_px = clipped
     return image, objects.take(left > 1.0)
 

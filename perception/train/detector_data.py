@@ -13,14 +13,12 @@ import cv2
 import numpy as np
 
 from visuomotor.messages.camera import CameraModel, load_camera
-from visuomotor.messages.schema import CLASS_NAMES, CYCLIST, PEDESTRIAN, TRUCK
+from visuomotor.messages.tasks import DEFAULT_TASK
+from visuomotor.perception.detector import heading_reference
+from visuomotor.perception.train.detector_tasks import DETECTOR_TASKS, DetectorTask, get_detector_task
 
-PROFILE = Path(__file__).resolve().parents[2] / "launch" / "profiles" / "drive"
+PROFILES = Path(__file__).resolve().parents[2] / "launch" / "profiles"
 SPLITS = ("train", "val", "test")
-# Below these an object is neither wanted nor wrong: training ignores what lies there. Evaluation asks for 10 px, 30 %.
-MIN_TRAIN_HEIGHT_PX = 7.0
-MIN_TRAIN_VISIBLE = 0.2
-RARE_CLASSES = (TRUCK, CYCLIST, PEDESTRIAN)
 
 
 @dataclass(kw_only=True)
@@ -34,9 +32,9 @@ class Objects:
     class_id: np.ndarray  # int64 [N]
     box_px: np.ndarray  # float32 [N, 4] x0, y0, x1, y1 of the visible part
     ground_px: np.ndarray  # float32 [N, 2] image of the footprint's centre
-    angle_rad: np.ndarray  # float32 [N] observation angle: yaw in ego minus the bearing from the camera
+    angle_rad: np.ndarray  # float32 [N] observation angle: yaw in ego minus ``detector.heading_reference``
     size_m: np.ndarray  # float32 [N, 2] length, width
-    scale_px: np.ndarray  # float32 [N] how many pixels 1.4 m have at that range: what a pixel error is compared with
+    scale_px: np.ndarray  # float32 [N] pixels of the task's reference length at that range, to compare errors with
     wanted: np.ndarray  # bool [N]; False: too small or hidden to be learned
     distance_m: np.ndarray  # float32 [N]
     visible_share: np.ndarray  # float32 [N]
@@ -62,16 +60,17 @@ class LabelledImage:
     pitch_rad: float
     image: np.ndarray  # uint8 [H, W, 3] BGR
     objects: Objects
+    task: str = DEFAULT_TASK
 
 
-def load_cameras(data: Path, names: set[str]) -> dict[str, CameraModel]:
-    """Calibrations by camera name: from ``data/cameras/`` if the data set brings its own, else the drive profile's.
+def load_cameras(data: Path, names: set[str], task: str) -> dict[str, CameraModel]:
+    """Calibrations by camera name: from ``data/cameras/`` if the data set brings its own, else the task's profile's.
 
     Raises ValueError naming the camera that has none.
     """
     cameras = {}
     for name in sorted(names):
-        paths = [folder / f"{name}.yaml" for folder in (data / "cameras", data, PROFILE)]
+        paths = [folder / f"{name}.yaml" for folder in (data / "cameras", data, PROFILES / task)]
         found = next((path for path in paths if path.is_file()), None)
         if found is None:
             raise ValueError(f"{data}: no calibration of {name}: expected one of {', '.join(map(str, paths))}")
@@ -89,17 +88,8 @@ def read_split(
     Raises ValueError that names the file and what was expected of it.
     """
     path = data / split / "annotations.json"
-    try:
-        coco: dict[str, Any] = json.loads(path.read_text())
-    except OSError as error:
-        raise ValueError(
-            f"{path}: cannot be read ({error.strerror}); make it with 'visuomotor render drive'"
-        ) from error
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not valid JSON ({error})") from error
-    for key in ("images", "annotations"):
-        if not isinstance(coco.get(key), list):
-            raise ValueError(f"{path}: {key}: expected a list, got {type(coco.get(key)).__name__}")
+    coco = _read_coco(path)
+    task = _find_task(coco, path)
     rows = coco["images"]
     if limit is not None and limit < len(rows):
         rows = [rows[i] for i in np.linspace(0, len(rows) - 1, limit).astype(int)]
@@ -110,7 +100,7 @@ def read_split(
     by_image: dict[int, list[dict[str, Any]]] = {}
     for annotation in coco["annotations"]:
         by_image.setdefault(annotation["image_id"], []).append(annotation)
-    cameras = load_cameras(data, {row["camera"] for row in rows})
+    cameras = load_cameras(data, {row["camera"] for row in rows}, task.task.name)
 
     def read(row: dict[str, Any]) -> LabelledImage:
         image = cv2.imread(str(path.parent / "images" / row["file_name"]), cv2.IMREAD_COLOR)
@@ -126,15 +116,50 @@ def read_split(
             roll_rad=float(row["roll_rad"]),
             pitch_rad=float(row["pitch_rad"]),
             image=image,
-            objects=read_objects(by_image.get(row["id"], []), cameras[row["camera"]]),
+            objects=read_objects(by_image.get(row["id"], []), cameras[row["camera"]], task),
+            task=task.task.name,
         )
 
     with ThreadPoolExecutor(2) as pool:
         return list(pool.map(read, rows))
 
 
-def read_objects(annotations: list[dict[str, Any]], camera: CameraModel) -> Objects:
+def read_task(data: Path) -> DetectorTask:
+    """The row of the task that a data set is of; ValueError as ``read_split``."""
+    path = data / SPLITS[0] / "annotations.json"
+    return _find_task(_read_coco(path), path)
+
+
+def _read_coco(path: Path) -> dict[str, Any]:
+    try:
+        coco: dict[str, Any] = json.loads(path.read_text())
+    except OSError as error:
+        raise ValueError(
+            f"{path}: cannot be read ({error.strerror}); make the data set with 'visuomotor render'"
+        ) from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not valid JSON ({error})") from error
+    for key in ("images", "annotations"):
+        if not isinstance(coco.get(key), list):
+            raise ValueError(f"{path}: {key}: expected a list, got {type(coco.get(key)).__name__}")
+    return coco
+
+
+def _find_task(coco: dict[str, Any], path: Path) -> DetectorTask:
+    """The row whose classes the file's categories are; without categories, that of the default task."""
+    if not coco.get("categories"):
+        return get_detector_task(DEFAULT_TASK)
+    names = tuple(category["name"] for category in sorted(coco["categories"], key=lambda category: category["id"]))
+    for row in DETECTOR_TASKS.values():
+        if row.task.class_names == names:
+            return row
+    known = "; ".join(f"{name}: {', '.join(row.task.class_names)}" for name, row in DETECTOR_TASKS.items())
+    raise ValueError(f"{path}: categories: expected the classes of a task ({known}), got {', '.join(names)}")
+
+
+def read_objects(annotations: list[dict[str, Any]], camera: CameraModel, task: DetectorTask) -> Objects:
     """COCO annotations of one image, with our keys, to arrays."""
+    class_count = len(task.task.class_names)
 
     def column(key: str, width: int) -> np.ndarray:
         return np.array([a[key] for a in annotations], np.float32).reshape(-1, width)
@@ -142,11 +167,11 @@ def read_objects(annotations: list[dict[str, Any]], camera: CameraModel) -> Obje
     box = column("bbox", 4)
     box[:, 2:] += box[:, :2]
     class_id = np.array([a["category_id"] - 1 for a in annotations], np.int64)
-    if len(class_id) and not (class_id.min() >= 0 and class_id.max() < len(CLASS_NAMES)):
-        raise ValueError(f"category_id: expected 1..{len(CLASS_NAMES)}, got {sorted(set(class_id + 1))}")
+    if len(class_id) and not (class_id.min() >= 0 and class_id.max() < class_count):
+        raise ValueError(f"category_id: expected 1..{class_count}, got {sorted(set(class_id + 1))}")
     position = column("ego_position_m", 2)
     offset = position - np.array(camera.ego_position_m[:2], np.float32)
-    angle = column("heading_rad", 1)[:, 0] - np.arctan2(offset[:, 1], offset[:, 0])
+    angle = (column("heading_rad", 1)[:, 0] - heading_reference(camera, offset)).astype(np.float32)
     distance = column("distance_m", 1)[:, 0]
     visible = column("visible_share", 1)[:, 0]
     height = box[:, 3] - box[:, 1]
@@ -156,12 +181,19 @@ def read_objects(annotations: list[dict[str, Any]], camera: CameraModel) -> Obje
         ground_px=column("ground_px", 2) + np.float32(0.5),
         angle_rad=np.arctan2(np.sin(angle), np.cos(angle)),
         size_m=column("size_m", 3)[:, :2],
-        scale_px=1.4 * camera.fy / np.maximum(np.hypot(offset[:, 0], offset[:, 1]), 1.0),
-        wanted=(height >= MIN_TRAIN_HEIGHT_PX) & (visible >= MIN_TRAIN_VISIBLE),
+        scale_px=(task.reference_length_m * camera.fy / _reach(camera, offset)).astype(np.float32),
+        wanted=(height >= task.min_train_height_px) & (visible >= task.min_train_visible),
         distance_m=distance,
         visible_share=visible,
         ego_position_m=position,
     )
+
+
+def _reach(camera: CameraModel, offset_m: np.ndarray) -> np.ndarray:
+    """About how far the ground at offsets [N, 2] is from a camera along its axis."""
+    if camera.looks_down:
+        return np.full(len(offset_m), camera.ego_position_m[2], np.float32)
+    return np.maximum(np.hypot(offset_m[:, 0], offset_m[:, 1]), 1.0)
 
 
 @dataclass(kw_only=True)
@@ -188,12 +220,12 @@ def group_by_size(images: list[LabelledImage]) -> list[list[LabelledImage]]:
     return [groups[shape] for shape in sorted(groups, reverse=True)]
 
 
-def sampling_weight(objects: Objects) -> float:
-    """How often an image is drawn: an empty one teaches little, and what is rare on the road shall be no stranger."""
-    classes = objects.class_id[objects.wanted]
+def sampling_weight(image: LabelledImage) -> float:
+    """How often an image is drawn: an empty one teaches little, and what is rare shall be no stranger."""
+    classes = image.objects.class_id[image.objects.wanted]
     if not len(classes):
         return 0.4
-    return 2.0 if np.isin(classes, RARE_CLASSES).any() else 1.0
+    return 2.0 if np.isin(classes, DETECTOR_TASKS[image.task].rare_classes).any() else 1.0
 
 
 def epoch_order(
@@ -208,7 +240,7 @@ def epoch_order(
     largest = max((g[0].image.size for g in groups), default=1)
     for group in groups:
         count = batch * min(2, max(1, round(largest / group[0].image.size)))
-        share = np.cumsum([sampling_weight(image.objects) for image in group])
+        share = np.cumsum([sampling_weight(image) for image in group])
         marks = (np.arange(len(group)) + rng.random()) * (share[-1] / len(group))
         order = rng.permutation(np.searchsorted(share, marks, side="right").clip(max=len(group) - 1))
         chunks = [order[i : i + count] for i in range(0, len(order), count)]

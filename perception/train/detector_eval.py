@@ -1,4 +1,4 @@
-"""Scores of detector bundles on a labelled split, through the same ONNX Runtime path that drives the car."""
+"""Scores of detector bundles on a labelled split, through the same ONNX Runtime path that the robot runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import numpy as np
 
 from visuomotor.deploy.runtime.bundle import Bundle, load_bundle
 from visuomotor.messages.camera import CameraModel
-from visuomotor.messages.schema import CLASS_NAMES
 from visuomotor.perception.detector import Detector, move_to_centre
 from visuomotor.perception.train.detector_data import LabelledImage, group_by_size, load_cameras, read_split
 from visuomotor.perception.train.detector_metrics import (
@@ -24,6 +23,7 @@ from visuomotor.perception.train.detector_metrics import (
     rate_matches,
     summarise_positions,
 )
+from visuomotor.perception.train.detector_tasks import DetectorTask, get_detector_task
 
 AP_DRAWS = 60  # bootstrap draws of AP: each is a whole COCO evaluation
 
@@ -46,7 +46,10 @@ def eval_detector(
     listed = [bundles] if isinstance(bundles, str | Path | Bundle) else list(bundles)
     loaded = [b if isinstance(b, Bundle) else load_bundle(b, "detector") for b in listed]
     groups = group_by_size(read_split(data, split, limit))
-    cameras = load_cameras(data, {i.camera for g in groups for i in g})
+    if not groups:
+        raise ValueError(f"{data / split}: expected labelled images, got none")
+    task = get_detector_task(groups[0][0].task)
+    cameras = load_cameras(data, {i.camera for g in groups for i in g}, task.task.name)
     result: dict[str, Any] = {"split": split, "data": str(data)}
     every: list[LabelledImage] = []
     all_found: list[Found] = []
@@ -56,13 +59,13 @@ def eval_detector(
         images: list[LabelledImage] = next((g for g in groups if (1, *g[0].image.shape) == size), [])
         if not images:
             continue
-        detector = Detector(bundle, cameras[images[0].camera], device=device, threads=threads)
+        detector = Detector(bundle, cameras[images[0].camera], device=device, threads=threads, task=task.perception)
         found, latency = infer_images(detector, images)
         if detector.at_foot:
             found = [_move_feet(f, i, cameras[i.camera]) for f, i in zip(found, images, strict=True)]
         thresholds = [float(t) for t in detector.score_threshold]
         result[bundle.name] = {
-            **score_images(images, found, cameras, thresholds),
+            **score_images(images, found, cameras, thresholds, task),
             "latency_ms": {f"p{p}": float(np.percentile(latency, p)) for p in (50, 95, 99)},
             "provider": detector.session.provider,
             "digest": bundle.digest,
@@ -72,8 +75,8 @@ def eval_detector(
     if not every:
         shapes = [b.meta.inputs[0].shape for b in loaded]
         raise ValueError(f"{data / split}: no image of a size that the bundles take; expected one of {shapes}")
-    result["all"] = score_images(every, all_found, cameras, thresholds)
-    result["summary"] = summarise(every, all_found, cameras, thresholds)
+    result["all"] = score_images(every, all_found, cameras, thresholds, task)
+    result["summary"] = summarise(every, all_found, cameras, thresholds, task)
     return result
 
 
@@ -97,39 +100,48 @@ def _move_feet(found: Found, image: LabelledImage, camera: CameraModel) -> Found
 
 
 def score_images(
-    images: Sequence[LabelledImage], found: Sequence[Found], cameras: Mapping[str, Any], thresholds: Sequence[float]
+    images: Sequence[LabelledImage],
+    found: Sequence[Found],
+    cameras: Mapping[str, Any],
+    thresholds: Sequence[float],
+    task: DetectorTask,
 ) -> dict[str, Any]:
     """AP, rates at the deployed thresholds, and position errors."""
     truth = [image.objects for image in images]
-    matches = match(truth, found)
+    matches = match(truth, found, task)
     return {
         "images": len(images),
-        "ap": compute_ap(truth, found),
-        "thresholds": dict(zip(CLASS_NAMES, thresholds, strict=True)),
-        "rates": rate_matches(matches, thresholds, len(images)),
-        "positions": summarise_positions(measure_positions(images, found, matches, cameras, thresholds)),
+        "ap": compute_ap(truth, found, task),
+        "thresholds": dict(zip(task.task.class_names, thresholds, strict=True)),
+        "rates": rate_matches(matches, thresholds, len(images), task),
+        "positions": summarise_positions(measure_positions(images, found, matches, cameras, thresholds, task), task),
     }
 
 
 def summarise(
-    images: Sequence[LabelledImage], found: Sequence[Found], cameras: Mapping[str, Any], thresholds: Sequence[float]
+    images: Sequence[LabelledImage],
+    found: Sequence[Found],
+    cameras: Mapping[str, Any],
+    thresholds: Sequence[float],
+    task: DetectorTask,
 ) -> dict[str, dict[str, float | int]]:
     """The figures of the bars, each with a 95 % interval by bootstrap over images."""
     truth = [image.objects for image in images]
-    matches = match(truth, found)
-    errors = measure_positions(images, found, matches, cameras, thresholds)
-    near = errors.distance_m < 30.0
+    matches = match(truth, found, task)
+    errors = measure_positions(images, found, matches, cameras, thresholds, task)
+    near = errors.distance_m < task.near_m
     values = {
         "position_lateral_median_m": np.abs(errors.lateral_m),
         "position_range_median_m": np.abs(errors.range_m),
-        "position_range_excess_median": np.abs(errors.range_m) / np.maximum(0.5, 0.05 * errors.distance_m),
+        "position_range_excess_median": np.abs(errors.range_m)
+        / np.maximum(task.allowed_m, task.allowed_share * errors.distance_m),
     }
     of_image = [np.flatnonzero(near & (errors.image == i)) for i in range(len(images))]
     summary: dict[str, dict[str, float | int]] = {}
     for key in ("ap50", "ap50_95"):
 
         def score(index: np.ndarray, key: str = key) -> float:
-            return float(compute_ap([truth[i] for i in index], [found[i] for i in index])[key])
+            return float(compute_ap([truth[i] for i in index], [found[i] for i in index], task)[key])
 
         summary[key] = bootstrap(score, len(images), draws=AP_DRAWS)
     for name, error in values.items():

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 
-from visuomotor.messages.schema import CLASS_NAMES
+from visuomotor.messages.tasks import get_task
 from visuomotor.perception.train.detector_data import LabelledImage
 from visuomotor.perception.train.detector_metrics import Found
-from visuomotor.perception.train.detector_model import CLASS, DetectorModel, flatten
+from visuomotor.perception.train.detector_model import DetectorModel, flatten
 
-COLOURS = ((80, 180, 255), (255, 140, 60), (80, 230, 80), (230, 90, 230), (0, 215, 255))  # BGR by class
+# BGR by class
+COLOURS = ((80, 180, 255), (255, 140, 60), (80, 230, 80), (230, 90, 230), (0, 215, 255), (200, 200, 60))
 
 
-def draw_found(image: np.ndarray, found: Found, threshold: float = 0.3, scale: int = 1) -> np.ndarray:
+def draw_found(
+    image: np.ndarray, found: Found, class_names: Sequence[str], threshold: float = 0.3, scale: int = 1
+) -> np.ndarray:
     """The image [H, W, 3], enlarged, with boxes, scores and ground points of what scores at least ``threshold``."""
     canvas = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST) if scale > 1 else image.copy()
     for i in np.flatnonzero(found.score >= threshold):
-        colour = COLOURS[int(found.class_id[i])]
+        colour = COLOURS[int(found.class_id[i]) % len(COLOURS)]
         x0, y0, x1, y1 = (round(v * scale) for v in found.box_px[i].tolist())
         cv2.rectangle(canvas, (x0, y0), (x1, y1), colour, 1)
         u, v = (round(value * scale) for value in found.ground_px[i].tolist())
         cv2.drawMarker(canvas, (u, v), colour, cv2.MARKER_CROSS, 5, 1)
-        text = f"{CLASS_NAMES[int(found.class_id[i])][:3]} {found.score[i]:.2f}"
+        text = f"{class_names[int(found.class_id[i])][:3]} {found.score[i]:.2f}"
         cv2.putText(canvas, text, (x0, max(y0 - 2, 8)), cv2.FONT_HERSHEY_SIMPLEX, 0.3, colour, 1, cv2.LINE_AA)
     return canvas
 
@@ -46,7 +50,7 @@ def attention_map(model: DetectorModel, image: np.ndarray, class_id: int | None 
     try:
         with torch.enable_grad():
             x = torch.from_numpy(np.ascontiguousarray(image))[None].permute(0, 3, 1, 2).float().requires_grad_()
-            scores = flatten(model(x))[0, :, CLASS]
+            scores = flatten(model(x))[0, :, model.channels.score]
             (scores if class_id is None else scores[:, class_id]).max().backward()
     finally:
         handle.remove()
@@ -72,7 +76,7 @@ def explain_detector(
     out.mkdir(parents=True, exist_ok=True)
     paths = []
     for image, detected in zip(images, found, strict=True):
-        left = draw_found(image.image, detected, scale=scale)
+        left = draw_found(image.image, detected, get_task(image.task).class_names, scale=scale)
         heat = overlay_heat(image.image, attention_map(model, image.image))
         right = cv2.resize(heat, (left.shape[1], left.shape[0]), interpolation=cv2.INTER_LINEAR)
         path = out / f"{Path(image.file_name).stem}.png"

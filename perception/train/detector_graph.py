@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from visuomotor.perception.detector_contract import OUTPUTS
-from visuomotor.perception.train.detector_model import CLASS, DetectorModel, flatten, make_locations
+from visuomotor.perception.train.detector_model import DetectorModel, flatten, make_locations
 
 CANDIDATES = 64
 ROUNDS = 4
@@ -64,29 +64,30 @@ class DetectorGraph(nn.Module):
         """
         raw = self.model(frame.permute(0, 3, 1, 2).float())
         peaks = []
+        score_of = self.model.channels.score
         for level in raw:
-            score = level[:, CLASS].amax(1, keepdim=True)
+            score = level[:, score_of].amax(1, keepdim=True)
             is_peak = score >= functional.max_pool2d(score, 3, 1, 1)
             peaks.append(torch.where(is_peak, score, torch.full_like(score, -20.0)).flatten(1))
         logit, index = torch.cat(peaks, dim=1).topk(CANDIDATES, dim=1)
         values = flatten(raw)
         values = values.gather(1, index[..., None].expand(-1, -1, values.shape[2]))
-        class_id = values[..., CLASS].argmax(2)
+        class_id = values[..., score_of].argmax(2)
         found = self.model.decode(values, self.location[index], class_id)
         kept = logit.sigmoid() * suppress(found.box_px, class_id)
         kept, order = kept.topk(OUTPUTS, dim=1)
 
         present = (kept >= MIN_SCORE).float()
 
-        def pick(values: Tensor) -> Tensor:
+        def chosen(values: Tensor) -> Tensor:
             return values.gather(1, order[..., None].expand(-1, -1, values.shape[2])) * present[..., None]
 
         return (
-            pick(found.box_px),
+            chosen(found.box_px),
             kept * present,
             class_id.gather(1, order) * present.to(torch.int64),
-            pick(found.ground_px - 0.5),  # pixel centres as in CameraModel
-            pick(found.heading),
-            pick(found.size_m),
+            chosen(found.ground_px - 0.5),  # pixel centres as in CameraModel
+            chosen(found.heading),
+            chosen(found.size_m),
             present.sum(1).to(torch.int64),
         )

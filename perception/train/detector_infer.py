@@ -14,6 +14,7 @@ from visuomotor.perception.train.detector_data import LabelledImage
 from visuomotor.perception.train.detector_graph import DetectorGraph
 from visuomotor.perception.train.detector_metrics import Found, compute_ap
 from visuomotor.perception.train.detector_model import DetectorModel, recalibrate
+from visuomotor.perception.train.detector_tasks import get_detector_task
 
 
 @torch.no_grad()
@@ -28,7 +29,7 @@ def evaluate_weights(
         recalibrate(tuned, calibration_batches(source, seed))
         found.append(find_objects(tuned, [i.image for i in group]))
     truth = [i.objects for group in val for i in group]
-    metrics = compute_ap(truth, [f for group in found for f in group])
+    metrics = compute_ap(truth, [f for group in found for f in group], get_detector_task(val[0][0].task))
     return metrics, found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -10,13 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from visuomotor.messages.schema import CONE
 from visuomotor.perception.train.detector_data import Batch
 from visuomotor.perception.train.detector_model import (
-    BOX,
-    CLASS,
-    HEADING,
-    SIZE,
     STRIDES_PX,
     DetectorModel,
     decode_boxes,
@@ -35,8 +31,8 @@ class LossConfig(msgspec.Struct, frozen=True, kw_only=True):
     candidates: int = 9  # locations per object
     # Longer side, in strides, of the objects that each level looks for; the ranges overlap, the best fit decides.
     level_sides: tuple[tuple[float, float], ...] = ((0.0, 10.0), (3.0, 10.0), (3.0, 12.0), (4.0, 1e9))
-    # How much a location of an object of each class counts for the scores: what is rare would else be called a car.
-    class_weight: tuple[float, ...] = (1.0, 2.0, 2.5, 1.5, 1.0)
+    class_weight: tuple[float, ...] = ()  # of each class in the scores; empty: as the task's row says
+    heading_weight: tuple[float, ...] = ()
     score_power: float = 0.5
     iou_power: float = 4.0
 
@@ -49,16 +45,17 @@ class Targets:
     class_id: Tensor  # int64 [M]
     box_px: Tensor  # [M, 4]
     ground_px: Tensor  # [M, 2]
-    heading: Tensor  # [M, 2] sine, cosine
+    heading: Tensor  # [M, 2] sine, cosine of the angle times the class's symmetry
     size_m: Tensor  # [M, 2]
     scale_px: Tensor  # [M]
     wanted: Tensor  # bool [M]
 
 
-def make_targets(batch: Batch) -> Targets:
-    """Numpy labels to tensors."""
+def make_targets(batch: Batch, symmetry: Sequence[int]) -> Targets:
+    """Numpy labels to tensors; ``symmetry`` is that of each class."""
     o = batch.objects
-    heading = np.stack([np.sin(o.angle_rad), np.cos(o.angle_rad)], axis=1).astype(np.float32)
+    angle = o.angle_rad * np.asarray(symmetry, np.float32)[o.class_id]
+    heading = np.stack([np.sin(angle), np.cos(angle)], axis=1).astype(np.float32)
     return Targets(
         image_index=torch.from_numpy(batch.image_index),
         class_id=torch.from_numpy(o.class_id),
@@ -129,6 +126,10 @@ def assign(
     return objects[row], chosen, best / top[row].clamp(min=1e-9) * fit[row]
 
 
+def _per_class(weights: Sequence[float], classes: int) -> Tensor:
+    return torch.tensor(weights) if weights else torch.ones(classes)
+
+
 def _by_stride(stride: Tensor, values: list[float]) -> Tensor:
     """The value of each location's level, [L]."""
     level = (stride / STRIDES_PX[0]).log2().round().long()
@@ -140,8 +141,9 @@ def detector_loss(
 ) -> tuple[Tensor, dict[str, float]]:
     """Total loss and its terms (before weights) for the raw maps of a batch and ``make_locations`` of its size."""
     raw = flatten(raw_maps)  # [B, L, R]
-    logits = raw[..., CLASS]
-    boxes = decode_boxes(raw[..., BOX].detach(), location)
+    channels = model.channels
+    logits = raw[..., channels.score]
+    boxes = decode_boxes(raw[..., channels.box].detach(), location)
     owner, place, wanted_score = assign(logits.detach().sigmoid(), boxes, location, t, config)
     image = t.image_index[owner]
 
@@ -152,7 +154,8 @@ def detector_loss(
         x0, y0, x1, y1 = t.box_px[i] + torch.tensor([-2.0, -2.0, 2.0, 2.0])
         x, y = location[:, 0], location[:, 1]
         weight[t.image_index[i], (x > x0) & (x < x1) & (y > y0) & (y < y1)] = 0.0
-    weight[image, place] = torch.tensor(config.class_weight)[t.class_id[owner]]
+    classes = logits.shape[-1]
+    weight[image, place] = _per_class(config.class_weight, classes)[t.class_id[owner]]
     entropy = functional.binary_cross_entropy_with_logits(logits, goal, reduction="none")
     mass = wanted_score.sum().clamp(min=1.0)
     terms = {"score": (entropy * weight[..., None]).sum() / mass}
@@ -169,11 +172,11 @@ def detector_loss(
         off = torch.where((off < 3.0).all(-1, keepdim=True), off, torch.zeros_like(off))
         terms["ground"] = (off.sum(-1) * share).sum()
         # On the raw values: the normalisation of ``decode`` has no useful gradient near zero, where training starts.
-        turned = (raw[image, place][:, HEADING] - t.heading[owner]).square().sum(-1)
-        terms["heading"] = (turned * share * (t.class_id[owner] != CONE)).sum()
+        turned = (raw[image, place][:, channels.heading] - t.heading[owner]).square().sum(-1)
+        terms["heading"] = (turned * share * _per_class(config.heading_weight, classes)[t.class_id[owner]]).sum()
         prior = model.size_prior_m[t.class_id[owner]]
         ratio = (t.size_m[owner] / prior).log()
-        terms["size"] = ((raw[image, place][:, SIZE] - ratio).abs().sum(-1) * share).sum()
+        terms["size"] = ((raw[image, place][:, channels.size] - ratio).abs().sum(-1) * share).sum()
     else:
         terms |= {name: raw.sum() * 0.0 for name in ("box", "ground", "heading", "size")}
     total = sum((terms[name] * getattr(config, name) for name in terms), start=torch.zeros(()))

@@ -1,7 +1,7 @@
 """How good detections are: COCO AP, precision and recall at the deployed threshold, recall and position error by range.
 
-Counted are objects at least 10 px high and 30 % visible; the others are ignored, found or not (COCO's crowd rule).
-Means over classes are macro: every class counts the same, however rare.
+Counted are objects as high and as visible as the task's row says; the others are ignored, found or not (COCO's crowd
+rule). Means over classes are macro: every class counts the same, however rare.
 """
 
 from __future__ import annotations
@@ -17,17 +17,10 @@ import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 
 from visuomotor.messages.camera import CameraModel
-from visuomotor.messages.schema import CLASS_NAMES
 from visuomotor.perception.train.detector_data import LabelledImage, Objects
+from visuomotor.perception.train.detector_tasks import DetectorTask
 
-MIN_HEIGHT_PX = 10.0
-MIN_VISIBLE = 0.3
 MATCH_IOU = 0.5
-RANGE_EDGES_M = (0.0, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 60.0, 100.0)
-CLASS_COUNT = len(CLASS_NAMES)
-# How much more recall counts than precision at the deployed threshold: a person or a cone missed costs more than one
-# invented, and the tracker asks for more evidence before it believes.
-THRESHOLD_BETA = (1.0, 1.0, 2.0, 2.0, 2.0)
 
 
 @dataclass(kw_only=True)
@@ -38,23 +31,24 @@ class Found:
     score: np.ndarray  # [N]
     class_id: np.ndarray  # [N]
     ground_px: np.ndarray  # [N, 2]
-    heading: np.ndarray  # [N, 2] sine and cosine of the observation angle
+    heading: np.ndarray  # [N, 2] sine and cosine of the observation angle times the class's symmetry
     size_m: np.ndarray  # [N, 2]
 
 
-def is_counted(objects: Objects) -> np.ndarray:
+def is_counted(objects: Objects, task: DetectorTask) -> np.ndarray:
     """Which objects the bars are about, bool [N]."""
     height = objects.box_px[:, 3] - objects.box_px[:, 1]
-    return (height >= MIN_HEIGHT_PX) & (objects.visible_share >= MIN_VISIBLE)
+    return (height >= task.min_height_px) & (objects.visible_share >= task.min_visible)
 
 
-def compute_ap(truth: Sequence[Objects], found: Sequence[Found]) -> dict[str, Any]:
+def compute_ap(truth: Sequence[Objects], found: Sequence[Found], task: DetectorTask) -> dict[str, Any]:
     """COCO AP at IoU 0.50 and averaged over 0.50:0.95: ``ap50``, ``ap50_95``, and by class where it occurs."""
+    class_names = task.task.class_names
     images = [{"id": i + 1, "width": 1, "height": 1} for i in range(len(truth))]
     annotations: list[dict[str, Any]] = []
     results: list[dict[str, Any]] = []
     for i, (objects, detected) in enumerate(zip(truth, found, strict=True)):
-        counted = is_counted(objects)
+        counted = is_counted(objects, task)
         for j in range(len(objects)):
             x0, y0, x1, y1 = objects.box_px[j].tolist()
             annotations.append(
@@ -71,9 +65,9 @@ def compute_ap(truth: Sequence[Objects], found: Sequence[Found]) -> dict[str, An
             x0, y0, x1, y1 = box.tolist()
             bbox = [x0, y0, x1 - x0, y1 - y0]
             results.append({"image_id": i + 1, "category_id": int(class_id) + 1, "bbox": bbox, "score": float(score)})
-    categories = [{"id": i + 1, "name": name} for i, name in enumerate(CLASS_NAMES)]
+    categories = [{"id": i + 1, "name": name} for i, name in enumerate(class_names)]
     present = {a["category_id"] - 1 for a in annotations if not a["iscrowd"]}
-    by_class = {CLASS_NAMES[i]: {"ap50": 0.0, "ap50_95": 0.0} for i in sorted(present)}
+    by_class = {class_names[i]: {"ap50": 0.0, "ap50_95": 0.0} for i in sorted(present)}
     if results and present:
         with contextlib.redirect_stdout(io.StringIO()):
             coco = COCO({"images": images, "annotations": annotations, "categories": categories})
@@ -83,7 +77,7 @@ def compute_ap(truth: Sequence[Objects], found: Sequence[Found]) -> dict[str, An
         # [IoU threshold, recall, class, area range, detections per image]: all areas, at most 100 detections
         precision = np.asarray(evaluation.eval["precision"])[:, :, :, 0, -1]
         for i in sorted(present):
-            by_class[CLASS_NAMES[i]] = {
+            by_class[class_names[i]] = {
                 "ap50": float(precision[0, :, i].mean()),
                 "ap50_95": float(precision[:, :, i].mean()),
             }
@@ -107,12 +101,12 @@ class Matches:
     truth_index: np.ndarray  # int [G] index of the label in its image
 
 
-def match(truth: Sequence[Objects], found: Sequence[Found]) -> Matches:
+def match(truth: Sequence[Objects], found: Sequence[Found], task: DetectorTask) -> Matches:
     """Greedy by falling score, same class, IoU >= 0.5; what lies on an ignored object is neither right nor wrong."""
     detections: list[tuple[float, int, int, bool]] = []
     labels: list[tuple[int, int, float, float, int, int]] = []
     for i, (objects, detected) in enumerate(zip(truth, found, strict=True)):
-        counted = is_counted(objects)
+        counted = is_counted(objects, task)
         iou, share = _overlaps(detected.box_px, objects.box_px)
         taken = np.full(len(objects), -1)
         for j in np.argsort(-detected.score, kind="stable"):
@@ -152,10 +146,10 @@ def _overlaps(detected: np.ndarray, labelled: np.ndarray) -> tuple[np.ndarray, n
     return overlap / np.maximum(area + other - overlap, 1e-6), overlap / np.maximum(area, 1e-6)
 
 
-def choose_thresholds(m: Matches, low: float = 0.2, high: float = 0.6) -> list[float]:
-    """Score threshold of each class with the best F-score (``THRESHOLD_BETA``); 0.3 for a class that never occurs."""
+def choose_thresholds(m: Matches, task: DetectorTask, low: float = 0.2, high: float = 0.6) -> list[float]:
+    """Score threshold of each class with the best F-score (``threshold_beta``); 0.3 for a class that never occurs."""
     thresholds = []
-    for c, beta in enumerate(THRESHOLD_BETA):
+    for c, beta in enumerate(task.threshold_beta):
         grid = np.arange(low, high + 1e-9, 0.01)
         total = int((m.truth_class_id == c).sum())
         score, right = m.score[m.class_id == c], m.right[m.class_id == c]
@@ -166,13 +160,13 @@ def choose_thresholds(m: Matches, low: float = 0.2, high: float = 0.6) -> list[f
     return thresholds
 
 
-def rate_matches(m: Matches, thresholds: Sequence[float], images: int) -> dict[str, Any]:
+def rate_matches(m: Matches, thresholds: Sequence[float], images: int, task: DetectorTask) -> dict[str, Any]:
     """Precision, recall, misses and false positives at the deployed thresholds; by class, and recall by range."""
     limit = np.asarray(thresholds)
     used = m.score >= limit[m.class_id]
     hit = (m.truth_score >= limit[m.truth_class_id]) & (m.pair >= 0)
     by_class = {}
-    for c, name in enumerate(CLASS_NAMES):
+    for c, name in enumerate(task.task.class_names):
         of_class, truth = used & (m.class_id == c), m.truth_class_id == c
         if not truth.any():
             continue
@@ -187,7 +181,7 @@ def rate_matches(m: Matches, thresholds: Sequence[float], images: int) -> dict[s
     keys = ("precision", "recall", "false_negative_rate", "false_positives_per_image")
     macro = {key: float(np.mean([c[key] for c in by_class.values()] or [0.0])) for key in keys}
     by_range = []
-    for low, high in itertools.pairwise(RANGE_EDGES_M):
+    for low, high in itertools.pairwise(task.range_edges_m):
         inside = (m.truth_distance_m >= low) & (m.truth_distance_m < high)
         if inside.any():
             by_range.append(
@@ -216,6 +210,7 @@ def measure_positions(
     m: Matches,
     cameras: Mapping[str, CameraModel],
     thresholds: Sequence[float],
+    task: DetectorTask,
 ) -> PositionErrors:
     """Ground points of right detections above the threshold, projected with each image's roll and pitch."""
     rows = []
@@ -227,17 +222,20 @@ def measure_positions(
         origin = np.asarray(camera.ego_position_m[:2])
         true, guess = image.objects.ego_position_m[k] - origin, position - origin
         distance = float(np.hypot(*true))
-        if np.isfinite(guess).all():
+        if camera.looks_down:  # the direction of the ray says little near the point below the camera
+            axis = true / max(distance, 1e-9)
+            reach, lateral = float(guess @ axis), float(guess[1] * axis[0] - guess[0] * axis[1])
+        elif np.isfinite(guess).all():
             turn = np.arctan2(guess[1], guess[0]) - np.arctan2(true[1], true[0])
             turn = np.arctan2(np.sin(turn), np.cos(turn))
-            reach = float(np.hypot(*guess))
+            reach, lateral = float(np.hypot(*guess)), distance * turn
         else:
-            turn, reach = np.nan, np.inf  # above the horizon: counted as an infinite error, not dropped
+            reach = lateral = np.inf  # above the horizon: counted as an infinite error, not dropped
         sine, cosine = detected.heading[j]
-        angle = np.arctan2(sine, cosine) - image.objects.angle_rad[k] if sine or cosine else np.nan
-        angle = abs(np.arctan2(np.sin(angle), np.cos(angle)))
+        order = task.task.symmetry[m.truth_class_id[g]]
+        angle = np.arctan2(sine, cosine) - order * image.objects.angle_rad[k] if order and (sine or cosine) else np.nan
+        angle = abs(np.arctan2(np.sin(angle), np.cos(angle))) / max(order, 1)
         size = np.abs(detected.size_m[j] - image.objects.size_m[k])
-        lateral = distance * turn if np.isfinite(turn) else np.inf
         rows.append((m.truth_image[g], m.truth_class_id[g], distance, reach, reach - distance, lateral, angle, *size))
     r = np.array(rows, np.float64).reshape(-1, 9)
     return PositionErrors(
@@ -252,13 +250,14 @@ def measure_positions(
     )
 
 
-def summarise_positions(e: PositionErrors) -> dict[str, Any]:
-    """Median and 90 % errors within 30 m and by range; ``range_excess`` is the median of error over max(0.5 m, 5 %)."""
+def summarise_positions(e: PositionErrors, task: DetectorTask) -> dict[str, Any]:
+    """Median and 90 % errors of near objects and by range; ``range_excess`` is the median of error over the allowed."""
+    learned = np.array(task.heading_weight) > 0.0
 
     def row(mask: np.ndarray) -> dict[str, Any]:
         across, along = np.abs(e.lateral_m[mask]), np.abs(e.range_m[mask])
-        allowed = np.maximum(0.5, 0.05 * e.distance_m[mask])
-        turning = mask & (e.class_id != CLASS_NAMES.index("cone")) & np.isfinite(e.heading_rad)
+        allowed = np.maximum(task.allowed_m, task.allowed_share * e.distance_m[mask])
+        turning = mask & learned[e.class_id] & np.isfinite(e.heading_rad)
         return {
             "objects": int(mask.sum()),
             "lateral_median_m": float(np.median(across)),
@@ -273,27 +272,27 @@ def summarise_positions(e: PositionErrors) -> dict[str, Any]:
         }
 
     result: dict[str, Any] = {}
-    near = e.distance_m < 30.0
+    near = e.distance_m < task.near_m
     if near.any():
-        result["within_30_m"] = row(near)
-        names = enumerate(CLASS_NAMES)
+        result[task.near_key] = row(near)
+        names = enumerate(task.task.class_names)
         result["by_class"] = {n: row(near & (e.class_id == c)) for c, n in names if (near & (e.class_id == c)).any()}
     result["by_range"] = []
-    for low, high in itertools.pairwise(RANGE_EDGES_M):
+    for low, high in itertools.pairwise(task.range_edges_m):
         inside = (e.distance_m >= low) & (e.distance_m < high)
         if inside.any():
             result["by_range"].append({"from_m": low, "to_m": high, **row(inside)})
     return result
 
 
-def fit_position_sigma(e: PositionErrors, minimum: int = 20) -> dict[str, list[float]]:
+def fit_position_sigma(e: PositionErrors, task: DetectorTask, minimum: int = 20) -> dict[str, list[float]]:
     """Standard deviations along and across the ray over the found range, to interpolate in.
 
     Robust (1.4826 times the median absolute error, and not below half of the 90 % error) because a Kalman filter gates
-    its outliers. Bins with fewer than ``minimum`` objects are left out; without any, a wide default for 0 and 100 m.
+    its outliers. Bins with fewer than ``minimum`` objects are left out; without any, the row's wide default.
     """
     table: dict[str, list[float]] = {"range_m": [], "along_m": [], "across_m": []}
-    edges = (0.0, 4.0, 8.0, 12.0, 16.0, 20.0, 25.0, 30.0, 40.0, 50.0, 70.0, 100.0)
+    edges = task.sigma_edges_m
     for low, high in itertools.pairwise(edges):
         inside = (e.found_distance_m >= low) & (e.found_distance_m < high)
         if inside.sum() < minimum:
@@ -301,10 +300,11 @@ def fit_position_sigma(e: PositionErrors, minimum: int = 20) -> dict[str, list[f
         table["range_m"].append(float(e.found_distance_m[inside].mean()))
         for key, values in (("along_m", e.range_m), ("across_m", e.lateral_m)):
             error = np.abs(values[inside])
-            robust = max(1.4826 * np.median(error), 0.5 * np.quantile(error, 0.9, method="lower"), 0.03)
+            robust = max(1.4826 * np.median(error), 0.5 * np.quantile(error, 0.9, method="lower"), task.sigma_floor_m)
             table[key].append(float(robust))
     if not table["range_m"]:
-        table = {"range_m": [0.0, 100.0], "along_m": [0.5, 20.0], "across_m": [0.3, 3.0]}
+        along, across = task.sigma_default_m
+        table = {"range_m": [edges[0], edges[-1]], "along_m": list(along), "across_m": list(across)}
     return table
 
 

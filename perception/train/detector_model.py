@@ -8,26 +8,36 @@ squeeze-and-excitation at strides 16 and 32 only, where it costs under 1 %.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import msgspec
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from visuomotor.messages.schema import CLASS_NAMES
-from visuomotor.perception.detector_contract import SIZE_PRIOR_M
+from visuomotor.perception.tasks import get_perception
 
 STRIDES_PX = (4, 8, 16, 32)
-CLASS_COUNT = len(CLASS_NAMES)
 
-# Channels of the raw output: class logits, log distances to left, top, right, bottom, ground point, heading, size.
-CLASS = slice(0, CLASS_COUNT)
-BOX = slice(CLASS_COUNT, CLASS_COUNT + 4)
-GROUND = slice(CLASS_COUNT + 4, CLASS_COUNT + 6)
-HEADING = slice(CLASS_COUNT + 6, CLASS_COUNT + 8)
-SIZE = slice(CLASS_COUNT + 8, CLASS_COUNT + 10)
-RAW_CHANNELS = CLASS_COUNT + 10
+
+class Channels(NamedTuple):
+    """Where what is in the raw output, ``count`` channels in all."""
+
+    score: slice  # class logits
+    box: slice  # log distances to left, top, right, bottom
+    ground: slice
+    heading: slice
+    size: slice
+    count: int
+
+    @classmethod
+    def of(cls, classes: int) -> Channels:
+        """The layout for so many classes."""
+        edges = [classes, classes + 4, classes + 6, classes + 8, classes + 10]
+        slices = [slice(start, end) for start, end in itertools.pairwise([0, *edges])]
+        return cls(*slices, count=edges[-1])
 
 
 class DetectorConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +49,7 @@ class DetectorConfig(msgspec.Struct, frozen=True, kw_only=True):
     pyramid: int = 48
     head: int = 64
     dropout: float = 0.05
-    size_prior_m: tuple[tuple[float, float], ...] = SIZE_PRIOR_M
+    size_prior_m: tuple[tuple[float, float], ...] = get_perception().placement.size_prior_m  # one row per class
 
 
 class ConvNorm(nn.Sequential):
@@ -126,6 +136,7 @@ class DetectorModel(nn.Module):
     def __init__(self, config: DetectorConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or DetectorConfig()
+        self.channels = Channels.of(len(config.size_prior_m))
         fine, *_ = config.widths
         self.backbone = Backbone(config)
         self.lateral = nn.ModuleList(
@@ -144,11 +155,11 @@ class DetectorModel(nn.Module):
             )
             for i in range(len(STRIDES_PX))
         )
-        self.outs = nn.ModuleList(_make_out(config.head) for _ in STRIDES_PX)
+        self.outs = nn.ModuleList(_make_out(config.head, self.channels) for _ in STRIDES_PX)
         self.register_buffer("size_prior_m", torch.tensor(config.size_prior_m))
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """BGR 0..255, float [B, 3, H, W], sides multiples of 32 -> raw [B, RAW_CHANNELS, H / s, W / s] by level."""
+        """BGR 0..255, float [B, 3, H, W], sides multiples of 32 -> raw [B, channels, H / s, W / s] by level."""
         maps = self.backbone((image - 114.0) * (1.0 / 58.0))
         lateral = [layer(feature) for layer, feature in zip(self.lateral, maps, strict=True)]
         p32 = self.merge32(lateral[3])
@@ -160,22 +171,22 @@ class DetectorModel(nn.Module):
             return [out(x.float()) for out, x in zip(self.outs, features, strict=True)]
 
     def decode(self, raw: Tensor, location: Tensor, class_id: Tensor) -> Decoded:
-        """Raw values [..., RAW_CHANNELS] at locations [..., 3], of the given class [...]."""
-        return decode(raw, location, self.size_prior_m[class_id])
+        """Raw values [..., channels] at locations [..., 3], of the given class [...]."""
+        return decode(raw, location, self.size_prior_m[class_id], self.channels)
 
 
-def _make_out(channels: int) -> nn.Conv2d:
-    out = nn.Conv2d(channels, RAW_CHANNELS, 1)
+def _make_out(width: int, channels: Channels) -> nn.Conv2d:
+    out = nn.Conv2d(width, channels.count, 1)
     nn.init.normal_(out.weight, std=0.01)
-    bias = torch.zeros(RAW_CHANNELS)
-    bias[CLASS] = -4.6  # about 1 % objects at the start (Lin et al. 2017)
-    bias[BOX] = 1.0
+    bias = torch.zeros(channels.count)
+    bias[channels.score] = -4.6  # about 1 % objects at the start (Lin et al. 2017)
+    bias[channels.box] = 1.0
     out.bias = nn.Parameter(bias)
     return out
 
 
 def flatten(raw: list[Tensor]) -> Tensor:
-    """Raw maps of all levels to [B, L, RAW_CHANNELS], in the order of ``make_locations``."""
+    """Raw maps of all levels to [B, L, channels], in the order of ``make_locations``."""
     return torch.cat([level.flatten(2) for level in raw], dim=2).transpose(1, 2)
 
 
@@ -188,7 +199,7 @@ class Decoded(msgspec.Struct):
 
     box_px: Tensor  # [..., 4] x0, y0, x1, y1
     ground_px: Tensor  # [..., 2]
-    heading: Tensor  # [..., 2] sine and cosine of the observation angle, unit length
+    heading: Tensor  # [..., 2] sine and cosine of the observation angle times the symmetry, unit length
     size_m: Tensor  # [..., 2] length, width
 
 
@@ -198,22 +209,22 @@ def decode_boxes(raw: Tensor, location: Tensor) -> Tensor:
     return torch.cat([location[..., :2] - distance[..., :2], location[..., :2] + distance[..., 2:]], dim=-1)
 
 
-def decode(raw: Tensor, location: Tensor, prior_m: Tensor) -> Decoded:
+def decode(raw: Tensor, location: Tensor, prior_m: Tensor, channels: Channels) -> Decoded:
     """See ``DetectorModel.decode``.
 
     The ground point is measured from the middle of the box's lower edge in units of the box height, so that the raw
     value is small and does not depend on range. The height is detached: it only sets the scale.
     """
-    box = decode_boxes(raw[..., BOX], location)
+    box = decode_boxes(raw[..., channels.box], location)
     height = (box[..., 3:4] - box[..., 1:2]).detach()
     foot = torch.cat([(box[..., 0:1] + box[..., 2:3]) * 0.5, box[..., 3:4]], dim=-1)
-    heading = raw[..., HEADING]
+    heading = raw[..., channels.heading]
     heading = heading / (heading.square().sum(-1, keepdim=True) + 1e-6).sqrt()
     return Decoded(
         box_px=box,
-        ground_px=foot + raw[..., GROUND] * height,
+        ground_px=foot + raw[..., channels.ground] * height,
         heading=heading,
-        size_m=prior_m * raw[..., SIZE].clamp(-1.5, 1.5).exp(),
+        size_m=prior_m * raw[..., channels.size].clamp(-1.5, 1.5).exp(),
     )
 
 

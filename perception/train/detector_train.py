@@ -1,4 +1,4 @@
-"""Training of the drive detector, from top to bottom; ``train_detector`` is what the command line calls."""
+"""Training of a task's detector, from top to bottom; ``train_detector`` is what the command line calls."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-from visuomotor.messages.schema import CLASS_NAMES
-from visuomotor.perception.train.detector_augment import AugmentConfig, augment
+from visuomotor.perception.train.detector_augment import augment
 from visuomotor.perception.train.detector_checkpoint import (
     load_weights,
     restore_checkpoint,
@@ -37,6 +36,7 @@ from visuomotor.perception.train.detector_data import (
     group_by_size,
     make_batch,
     read_split,
+    read_task,
 )
 from visuomotor.perception.train.detector_explain import draw_found
 from visuomotor.perception.train.detector_infer import evaluate_weights
@@ -44,10 +44,11 @@ from visuomotor.perception.train.detector_loss import LossConfig, detector_loss,
 from visuomotor.perception.train.detector_metrics import Found
 from visuomotor.perception.train.detector_model import DetectorConfig, DetectorModel, flatten, make_locations
 from visuomotor.perception.train.detector_parallel import Peers, run_peers
+from visuomotor.perception.train.detector_tasks import AugmentConfig, DetectorTask, get_detector_task
 
 
 class TrainConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that decides the outcome of a training run besides the data."""
+    """Everything that decides the outcome of a training run besides the data; see ``settled`` for what may be empty."""
 
     epochs: int = 20
     batch: int = 32  # of the largest images, over all processes; smaller ones come in larger batches
@@ -63,9 +64,24 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True):
     val_images: int = 700
     patience: int = 8  # evaluations without a better AP
     freeze_backbone: bool = False
-    model: DetectorConfig = DetectorConfig()
+    model: DetectorConfig | None = None
     loss: LossConfig = LossConfig()
-    augment: AugmentConfig = AugmentConfig()
+    augment: AugmentConfig | None = None
+
+    def settled(self, task: DetectorTask) -> TrainConfig:
+        """The same with what was left open as the task's row says. Raises ValueError for a model of other classes."""
+        prior = task.perception.placement.size_prior_m
+        model = self.model or DetectorConfig(size_prior_m=prior)
+        if len(model.size_prior_m) != len(prior):
+            raise ValueError(
+                f"model: expected one for the {len(prior)} classes of {task.task.name}, got {len(model.size_prior_m)}"
+            )
+        loss = msgspec.structs.replace(
+            self.loss,
+            class_weight=self.loss.class_weight or task.class_weight,
+            heading_weight=self.loss.heading_weight or task.heading_weight,
+        )
+        return msgspec.structs.replace(self, model=model, loss=loss, augment=self.augment or task.augment)
 
 
 def train_detector(
@@ -83,9 +99,10 @@ def train_detector(
     freeze_backbone: bool = False,
     config: TrainConfig | None = None,
 ) -> Path:
-    """Train on ``data/train``, choose by AP on ``data/val``; return the run folder ``out/drive-detector-seed<seed>``.
+    """Train on ``data/train``, choose by AP on ``data/val``; return the run folder.
 
-    ``more`` are further data sets of which the training images are taken, too.
+    That is ``out/<task>-detector-seed<seed>``, of the task whose classes the data's categories are. ``more`` are
+    further data sets of which the training images are taken, too.
 
     The folder gets ``config.json``, ``metrics.jsonl``, ``best.safetensors`` (averaged weights), ``last.pt`` (to resume
     from) and TensorBoard's events. ``init`` starts from the weights of another run or bundle. A given ``config``
@@ -99,12 +116,15 @@ def train_detector(
         max_minutes=max_minutes,
         freeze_backbone=freeze_backbone,
     )
-    run = out / f"drive-detector-seed{config.seed}"
+    task = read_task(data)
+    config = config.settled(task)
+    run = out / f"{task.task.name}-detector-seed{config.seed}"
     run.mkdir(parents=True, exist_ok=True)
     checkpoint = run / "last.pt"
     if resume and not checkpoint.is_file():
         raise ValueError(f"{checkpoint}: nothing to resume from; expected the checkpoint of an earlier run")
     settings = {
+        "task": task.task.name,
         "data": [str(data), *map(str, more)],
         "init": str(init) if init else None,
         "revision": _revision(),
@@ -136,6 +156,7 @@ def _train(
     if not groups or (first and not val):
         raise ValueError(f"{data}: expected images in train and val, got {len(groups)} and {len(val)} image sizes")
 
+    task = get_detector_task(groups[0][0].task)
     model = DetectorModel(config.model)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if init is not None:
@@ -164,7 +185,7 @@ def _train(
     last_evaluation = time.monotonic()
     progress = _progress_share(state["step"], total_steps, state["elapsed_s"], config.max_minutes)
     with _progress(first) as bar:
-        task = bar.add_task("train", total=total_steps, completed=state["step"], text="")
+        shown = bar.add_task("train", total=total_steps, completed=state["step"], text="")
         finished = False
         while not finished:
             model.train()
@@ -172,11 +193,11 @@ def _train(
                 model.backbone.eval()
             sums: dict[str, float] = {}
             seen, epoch_started, steps = 0, time.monotonic(), 0
-            for batch_data in _prefetch(groups, batch, config.augment, rng, peers.rank):
+            for batch_data in _prefetch(groups, batch, config.augment or task.augment, rng, peers.rank):
                 rate = learning_rate(config, state["step"], progress)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
-                terms = _gradients(model, optimizer, batch_data, locations, config, bfloat16)
+                terms = _gradients(model, optimizer, batch_data, locations, config, task, bfloat16)
                 share = _progress_share(state["step"] + 1, total_steps, time.monotonic() - started, config.max_minutes)
                 progress = peers.average(model, share)
                 nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
@@ -187,7 +208,7 @@ def _train(
                 state["step"] += 1
                 steps += 1
                 seen += len(batch_data.images) * peers.count
-                bar.update(task, completed=state["step"], text=f"loss {terms['total']:.3f}")
+                bar.update(shown, completed=state["step"], text=f"loss {terms['total']:.3f}")
                 if first and state["step"] % 50 == 0:
                     speed = seen / (time.monotonic() - epoch_started)
                     text = " ".join(f"{k} {v / steps:.3f}" for k, v in sums.items())
@@ -237,12 +258,14 @@ def _gradients(
     batch: Batch,
     locations: dict[tuple[int, ...], Tensor],
     config: TrainConfig,
+    task: DetectorTask,
     bfloat16: bool,
 ) -> dict[str, float]:
     images = torch.from_numpy(batch.images).permute(0, 3, 1, 2).float()
     with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
         raw = model(images)
-    loss, terms = detector_loss(model, raw, locations[batch.images.shape[1:]], make_targets(batch), config.loss)
+    targets = make_targets(batch, task.task.symmetry)
+    loss, terms = detector_loss(model, raw, locations[batch.images.shape[1:]], targets, config.loss)
     if not torch.isfinite(loss):
         raise FloatingPointError(f"loss is {float(loss)}: {terms}")
     optimizer.zero_grad(set_to_none=True)
@@ -340,12 +363,12 @@ def _log_evaluation(
     print(json.dumps(line), flush=True)
     for key in ("ap50", "ap50_95"):
         writer.add_scalar(f"val/{key}", metrics[key], state["step"])
-    for name in CLASS_NAMES:
-        if name in metrics["by_class"]:
-            writer.add_scalar(f"val_ap50_95/{name}", metrics["by_class"][name]["ap50_95"], state["step"])
+    for name, score in metrics["by_class"].items():
+        writer.add_scalar(f"val_ap50_95/{name}", score["ap50_95"], state["step"])
+    class_names = get_detector_task(val[0][0].task).task.class_names
     for group, results in zip(val, found, strict=True):
         for i in range(0, len(group), max(1, len(group) // 3))[:3] if group else []:
-            picture = draw_found(group[i].image, results[i])[:, :, ::-1].copy()
+            picture = draw_found(group[i].image, results[i], class_names)[:, :, ::-1].copy()
             writer.add_image(f"val/{group[i].camera}_{group[i].image_id}", picture, state["step"], dataformats="HWC")
 
 

@@ -19,7 +19,6 @@ from torch.nn.functional import softplus
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
-from visuomotor.messages.schema import CLASS_NAMES
 from visuomotor.perception.train.forecaster_data import SceneSet
 from visuomotor.perception.train.forecaster_model import ForecasterConfig
 
@@ -49,7 +48,7 @@ class Discriminator(nn.Module):
     def __init__(self, config: ForecasterConfig, hidden: int) -> None:
         super().__init__()
         self.config = config
-        self.class_embedding = nn.Embedding(len(CLASS_NAMES), 4)
+        self.class_embedding = nn.Embedding(config.classes, 4)
         self.step_in = nn.Sequential(spectral_norm(nn.Linear(4 + 4, hidden)), nn.ReLU())
         self.reader = nn.LSTM(hidden, hidden, batch_first=True)
         for name in ("weight_ih_l0", "weight_hh_l0"):

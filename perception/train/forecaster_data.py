@@ -23,7 +23,7 @@ class SceneSet:
     class_id: np.ndarray  # int64 [N]
     future_m: np.ndarray  # float32 [N, T, 2]
     future_present: np.ndarray  # bool [N, T]
-    manoeuvre: np.ndarray  # int64 [N], index into MANOEUVRES, -1 unknown
+    manoeuvre: np.ndarray  # int64 [N], index into the manoeuvres of the task's row, -1 unknown
     scene: np.ndarray  # int64 [N], non-decreasing
     group: np.ndarray  # int64 [N]
     scored: np.ndarray  # bool [N]

@@ -12,8 +12,9 @@ import msgspec
 import numpy as np
 
 from visuomotor.perception.baseline_forecasters import ConstantVelocity
+from visuomotor.perception.tasks import PerceptionTask
 from visuomotor.perception.train.forecaster_data import SceneSet
-from visuomotor.perception.train.forecaster_metrics import METRICS, score_agents
+from visuomotor.perception.train.forecaster_metrics import METRICS, MISS_M, score_agents
 from visuomotor.perception.train.forecaster_model import ForecasterConfig
 from visuomotor.perception.train.forecaster_train import (
     CHECKPOINT,
@@ -58,6 +59,8 @@ def cross_validate(
     resume: bool = False,
     report: Callable[[str], None] = print,
     make_extra_loss: Callable[[], ExtraLoss | None] = lambda: None,
+    task: PerceptionTask | None = None,
+    miss_m: float = MISS_M,
     note: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Train a network without each fold of ``data`` and score it on that fold, beside constant velocity.
@@ -79,8 +82,8 @@ def cross_validate(
             train_set, tune_set, config, settings, place, resume=begun, report=report, extra_loss=make_extra_loss()
         )
         scores = {
-            "lstm": _mean_scores(predict_batches(result.network, held_out)),
-            "cv": _mean_scores(_constant_velocity(held_out, config)),
+            "lstm": _mean_scores(predict_batches(result.network, held_out), miss_m),
+            "cv": _mean_scores(_constant_velocity(held_out, config, task), miss_m),
         }
         done.append({"groups": parts[number - 1].tolist(), "best_epoch": result.best_epoch, "scores": scores})
         _write(folder / RESULTS, {"plan": plan, "finished": done, "summary": summary([f["scores"] for f in done])})
@@ -117,16 +120,16 @@ def table(scores: list[Scores]) -> list[str]:
     ]
 
 
-def _mean_scores(found: Predictions) -> dict[str, float]:
+def _mean_scores(found: Predictions, miss_m: float) -> dict[str, float]:
     agents = found.agents
-    scores = score_agents(*found[:3], agents.future_m, agents.future_present)
+    scores = score_agents(*found[:3], agents.future_m, agents.future_present, miss_m)
     return {name: float(values.mean()) for name, values in scores.items()}
 
 
-def _constant_velocity(data: SceneSet, config: ForecasterConfig) -> Predictions:
+def _constant_velocity(data: SceneSet, config: ForecasterConfig, task: PerceptionTask | None) -> Predictions:
     agents = data.take(data.scored)
     straight = ConstantVelocity(
-        history_samples=config.history_samples, horizon_steps=config.horizon_steps, step_s=config.step_s
+        task, history_samples=config.history_samples, horizon_steps=config.horizon_steps, step_s=config.step_s
     )
     futures = straight.predict(agents.history_m, agents.present, agents.class_id, agents.scene)
     return Predictions(*futures, agents)

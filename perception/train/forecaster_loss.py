@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the loss terms; distances are in metres."""
+    """Weights of the loss terms; distances are in the network's unit of length."""
 
     best: float = 1.0  # distance of the nearest future
     central: float = 1.0  # expected distance under the probabilities

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-MANOEUVRES = ("straight", "lane_change", "brake", "crossing", "static")
-MISS_M = 2.0  # nearest endpoint further than this: Argoverse, Waymo and nuScenes use 2 m
+MISS_M = 2.0  # nearest endpoint further than this, of road users: Argoverse, Waymo and nuScenes use 2 m
 METRICS = ("ade_m", "fde_m", "min_ade_m", "min_fde_m", "miss_rate", "nll")
 
 
@@ -17,6 +17,7 @@ def score_agents(
     probability: np.ndarray,
     truth_m: np.ndarray,
     known: np.ndarray,
+    miss_m: float = MISS_M,
 ) -> dict[str, np.ndarray]:
     """Per-agent scores [N] of futures [N, K, T, 2], [N, K, T, 3], [N, K] against truth [N, T, 2], known steps [N, T].
 
@@ -43,7 +44,7 @@ def score_agents(
         "fde_m": np.take_along_axis(fde, likely, 1)[:, 0],
         "min_ade_m": ade.min(1),
         "min_fde_m": fde.min(1),
-        "miss_rate": (fde.min(1) > MISS_M).astype(float),
+        "miss_rate": (fde.min(1) > miss_m).astype(float),
         "nll": (nll * known).sum(1) / np.maximum(known.sum(1), 1),
     }
 
@@ -66,10 +67,12 @@ def summarise(scores: dict[str, np.ndarray], group: np.ndarray) -> dict[str, dic
     return {name: interval(values, group) for name, values in scores.items()}
 
 
-def by_manoeuvre(scores: dict[str, np.ndarray], manoeuvre: np.ndarray, group: np.ndarray) -> dict[str, Any]:
-    """``summarise`` for each manoeuvre that occurs and for all agents together."""
+def by_manoeuvre(
+    scores: dict[str, np.ndarray], manoeuvre: np.ndarray, group: np.ndarray, names: Sequence[str]
+) -> dict[str, Any]:
+    """``summarise`` for each of the manoeuvres called ``names`` that occurs and for all agents together."""
     out: dict[str, Any] = {"all": summarise(scores, group)}
-    for index, name in enumerate(MANOEUVRES):
+    for index, name in enumerate(names):
         chosen = manoeuvre == index
         if chosen.any():
             out[name] = summarise({k: v[chosen] for k, v in scores.items()}, group[chosen])

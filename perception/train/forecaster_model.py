@@ -12,18 +12,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from visuomotor.messages.schema import CLASS_NAMES
-from visuomotor.perception.forecaster import FUTURES, HISTORY_SAMPLES, HORIZON_STEPS, STEP_S
+from visuomotor.messages.tasks import DEFAULT_TASK, get_task
+
+_USUAL = get_task(DEFAULT_TASK)
 
 
 @dataclass(frozen=True)
 class ForecasterConfig:
-    """Shape of the network and the scales of its task."""
+    """Shape of the network and the scales of its task.
 
-    history_samples: int = HISTORY_SAMPLES
-    horizon_steps: int = HORIZON_STEPS
-    step_s: float = STEP_S
-    futures: int = FUTURES
+    The network reckons in lengths of ``unit_m``, and so do the scales: a task's objects should move some units in a
+    second.
+    """
+
+    classes: int = len(_USUAL.class_names)
+    history_samples: int = _USUAL.history_samples
+    horizon_steps: int = _USUAL.horizon_steps
+    step_s: float = _USUAL.forecast_step_s
+    futures: int = _USUAL.futures
     steps_per_cell: int = 5  # positions that one decoder step emits
     hidden: int = 40
     neighbours: int = 8
@@ -31,6 +37,7 @@ class ForecasterConfig:
     dropout: float = 0.1
     speed_scale_mps: float = 5.0
     length_scale_m: float = 10.0
+    unit_m: float = 1.0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for checkpoints and bundles."""
@@ -48,7 +55,7 @@ class ForecasterNetwork(nn.Module):
         if config.horizon_steps % config.steps_per_cell:
             raise ValueError(f"horizon_steps {config.horizon_steps}: no multiple of {config.steps_per_cell}")
         self.config = config
-        hidden, classes = config.hidden, len(CLASS_NAMES)
+        hidden, classes = config.hidden, config.classes
         ages = torch.arange(config.history_samples - 1, -1, -1, dtype=torch.float32)
         self.register_buffer("time_s", -ages * config.step_s, persistent=False)
         self.register_buffer("ahead_s", torch.arange(1, config.horizon_steps + 1) * config.step_s, persistent=False)
@@ -74,6 +81,15 @@ class ForecasterNetwork(nn.Module):
         self, history_m: Tensor, present: Tensor, class_id: Tensor, scene: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Positions [A, K, T, 2], spreads [A, K, T, 3] and log probabilities [A, K]."""
+        unit = self.config.unit_m
+        if unit == 1.0:
+            return self._predict(history_m, present, class_id, scene)
+        position, spread, log_probability = self._predict(history_m / unit, present, class_id, scene)
+        return position * unit, spread * spread.new_tensor([unit, unit, 1.0]), log_probability
+
+    def _predict(
+        self, history_m: Tensor, present: Tensor, class_id: Tensor, scene: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         config = self.config
         seen = present.to(history_m.dtype)
         origin = history_m[:, -1]

@@ -15,35 +15,28 @@ import numpy as np
 import torch
 
 from visuomotor.deploy.export.forecaster import export_forecaster
-from visuomotor.deploy.runtime.bundle import Bundle, write_bundle
+from visuomotor.deploy.runtime.bundle import Bundle, load_bundle, write_bundle
+from visuomotor.messages.tasks import DEFAULT_TASK
 from visuomotor.perception.baseline_forecasters import ConstantVelocity, Kalman
 from visuomotor.perception.forecaster import Forecaster, load_forecaster
 from visuomotor.perception.train import eth_ucy
 from visuomotor.perception.train.eth_ucy_data import load_split
 from visuomotor.perception.train.forecaster_adversarial import AdversarialSettings, Adversary
-from visuomotor.perception.train.forecaster_data import Augmentation, SceneSet, batches
+from visuomotor.perception.train.forecaster_data import SceneSet, batches
 from visuomotor.perception.train.forecaster_folds import RESULTS, cross_validate
-from visuomotor.perception.train.forecaster_loss import LossWeights
 from visuomotor.perception.train.forecaster_metrics import by_manoeuvre, score_agents
 from visuomotor.perception.train.forecaster_model import ForecasterConfig
+from visuomotor.perception.train.forecaster_rows import FORECASTERS, ForecasterRow
 from visuomotor.perception.train.forecaster_train import TrainingResult, TrainingSettings, train
 
-TASKS = ("drive", "eth-ucy")
-DRIVE_SETTINGS = TrainingSettings(
-    epochs=30,
-    agents_per_batch=384,
-    learning_rate=2e-3,
-    patience=8,
-    steps_per_epoch=150,
-    weights=LossWeights(),
-    augmentation=Augmentation(noise_m=0.02, drop_share=0.02, gap_share=0.05, late_share=0.1),
-)
+RECORDED = "eth-ucy"  # recordings of pedestrians: a benchmark that is split by scene, not by episode
+TASKS = (*FORECASTERS, RECORDED)
 Report = Callable[[str], None]
 
 
 def train_forecaster(
-    task: str = "drive",
-    out: Path | str = "models/drive-forecaster",
+    task: str = DEFAULT_TASK,
+    out: Path | str | None = None,
     *,
     data: Path | str | None = None,
     runs: Path | str | None = None,
@@ -55,10 +48,10 @@ def train_forecaster(
     l1: float = 0.0,
     report: Report = print,
 ) -> Bundle:
-    """Train the forecaster of a task and write its bundle to ``out``.
+    """Train the forecaster of a task and write its bundle to ``out`` (default ``models/<task>-forecaster``).
 
-    ``data``: for drive a folder of track samples (default ``data/tracks``, made from the simulator when it is not
-    there); for eth-ucy the folder with ``raw/``. ``runs`` holds checkpoints and TensorBoard events (default
+    ``data``: a folder of track samples (default as ``track_folder``, made from the simulator when it is not there); for
+    eth-ucy the folder with ``raw/``. ``runs`` holds checkpoints and TensorBoard events (default
     ``runs/forecaster-<task>``); ``resume`` goes on from there. ``adversarial`` is the weight of a discriminator's term
     (0: none), ``l1`` of an L1 penalty. Raises ValueError on an unknown task, missing data or a negative weight.
     """
@@ -92,12 +85,20 @@ def train_forecaster(
     if l1:
         training["zero_share"] = result.zero_share
 
+    row = FORECASTERS.get(task)
     bundle = export_forecaster(
-        result.network, Path(out), task=task, training=training, metrics={}, report="", code_revision=_revision()
+        result.network,
+        Path(out or f"models/{task}-forecaster"),
+        task=task,
+        training=training,
+        metrics={},
+        report="",
+        code_revision=_revision(),
+        class_names=(row or FORECASTERS[DEFAULT_TASK]).perception.task.class_names,
     )
-    if task == "drive":  # scored as it will run, so it has to exist first
+    if row is not None:  # scored as it will run, so it has to exist first
         scores = eval_forecaster(bundle.path, data=loaded.root, report=report)
-        bundle = _describe(bundle, scores["forecasters"]["lstm"], drive_report(scores, result, training))
+        bundle = _describe(bundle, scores["forecasters"]["lstm"], track_report(scores, result, training, row))
     else:
         bundle = _describe(bundle, {"validation_score_m": result.best_score}, _eth_report(result, training))
     report(f"wrote {bundle.path}")
@@ -105,7 +106,7 @@ def train_forecaster(
 
 
 def cross_validate_forecaster(
-    task: str = "drive",
+    task: str = DEFAULT_TASK,
     *,
     folds: int,
     data: Path | str | None = None,
@@ -125,7 +126,7 @@ def cross_validate_forecaster(
     than 2 folds or more than there are episodes, and for eth-ucy, which is split by scene in its own module.
     """
     _check(task, adversarial, l1)
-    if task == "eth-ucy":
+    if task == RECORDED:
         raise ValueError("folds: eth-ucy leaves one scene out: python -m visuomotor.perception.train.eth_ucy")
     if folds < 2:  # before tracks are made for it
         raise ValueError(f"folds: expected 2 or more, got {folds}")
@@ -142,6 +143,8 @@ def cross_validate_forecaster(
         resume=resume,
         report=report,
         make_extra_loss=lambda: _adversary(adversarial, loaded.config, seed),
+        task=FORECASTERS[task].perception,
+        miss_m=FORECASTERS[task].miss_m,
         note={"task": task, "adversarial": adversarial},
     )
     report(f"wrote {folder / RESULTS}")
@@ -158,20 +161,26 @@ class _TaskData(NamedTuple):
 
 
 def _load(task: str, data: Path | str | None, report: Report) -> _TaskData:
-    if task == "drive":
-        root = Path(data or "data/tracks")
-        _need_tracks(root, report)
+    if task in FORECASTERS:
+        row = FORECASTERS[task]
+        root = Path(data) if data is not None else track_folder(task)
+        _need_tracks(root, row, report)
         train_set, tune_set = SceneSet.load(root / "train.npz"), SceneSet.load(root / "tune.npz")
         source: dict[str, Any] = {
             split: json.loads((root / f"{split}.json").read_text()) for split in ("train", "tune", "evaluation")
         }
-        return _TaskData(root, train_set, tune_set, ForecasterConfig(), DRIVE_SETTINGS, source)
+        return _TaskData(root, train_set, tune_set, row.config, row.settings, source)
     if data is None:
         raise ValueError("data: expected the folder of the ETH/UCY recordings (with raw/), got none")
     root = Path(data)
     train_set, tune_set = load_split(root, None, "train", 1), load_split(root, None, "val", 1)
     source = {"recordings": "ETH (BIWI) and UCY, training parts of all scenes", "validation": "their val parts"}
     return _TaskData(root, train_set, tune_set, eth_ucy.CONFIG, eth_ucy.SETTINGS, source)
+
+
+def track_folder(task: str) -> Path:
+    """Where the track samples of a task are unless somebody says otherwise."""
+    return Path("data/tracks" if task == DEFAULT_TASK else f"data/{task}-tracks")
 
 
 def _check(task: str, adversarial: float, l1: float) -> None:
@@ -201,26 +210,34 @@ def _describe(bundle: Bundle, metrics: dict[str, Any], text: str) -> Bundle:
 
 
 def eval_forecaster(
-    forecaster: str | Path = "drive-forecaster",
+    forecaster: str | Path = f"{DEFAULT_TASK}-forecaster",
     *,
-    data: Path | str = "data/tracks",
+    task: str | None = None,
+    data: Path | str | None = None,
     split: str = "evaluation",
     json_file: Path | str | None = None,
     report: Report = print,
 ) -> dict[str, Any]:
     """Score a forecaster beside constant velocity and Kalman with the same number of futures, by manoeuvre.
 
+    ``task`` is by default the bundle's, and ``data`` that of ``track_folder``.
+
     Returns (and writes to ``json_file``) ``forecasters`` -> name -> manoeuvre -> metric -> mean, low, high, n.
     """
-    path = Path(data) / f"{split}.npz"
+    row = FORECASTERS[task] if task else _row_of(forecaster)
+    path = (Path(data) if data is not None else track_folder(row.perception.name)) / f"{split}.npz"
     if not path.is_file():
         raise ValueError(f"{path}: expected track samples; make them with train_forecaster or tracks_data")
     samples = SceneSet.load(path)
-    learned = load_forecaster(forecaster, device="cpu")
+    learned = load_forecaster(forecaster, task=row.perception, device="cpu")
     if learned is None:
         raise ValueError("forecaster: expected a bundle, cv or kalman, got none")
-    compared: dict[str, Forecaster] = {"lstm": learned, "cv": ConstantVelocity(), "kalman": Kalman()}
-    results = {name: score_forecaster(one, samples) for name, one in compared.items()}
+    compared: dict[str, Forecaster] = {
+        "lstm": learned,
+        "cv": ConstantVelocity(row.perception),
+        "kalman": Kalman(row.perception),
+    }
+    results = {name: score_forecaster(one, samples, row) for name, one in compared.items()}
     out = {"split": split, "forecaster": str(forecaster), "agents": int(samples.scored.sum()), "forecasters": results}
     for line in table(results):
         report(line)
@@ -230,7 +247,14 @@ def eval_forecaster(
     return out
 
 
-def score_forecaster(forecaster: Forecaster, samples: SceneSet) -> dict[str, Any]:
+def _row_of(forecaster: str | Path) -> ForecasterRow:
+    """The row of the task that a bundle was made for; for a baseline or a benchmark's bundle of the default task."""
+    if str(forecaster) in ("cv", "kalman", "none"):
+        return FORECASTERS[DEFAULT_TASK]
+    return FORECASTERS.get(load_bundle(forecaster, "forecaster").meta.task, FORECASTERS[DEFAULT_TASK])
+
+
+def score_forecaster(forecaster: Forecaster, samples: SceneSet, row: ForecasterRow) -> dict[str, Any]:
     """Scores by manoeuvre of one forecaster, run as in the graph."""
     scores: dict[str, list[np.ndarray]] = {}
     manoeuvre, group = [], []
@@ -238,13 +262,13 @@ def score_forecaster(forecaster: Forecaster, samples: SceneSet) -> dict[str, Any
         futures = forecaster.predict(batch.history_m, batch.present, batch.class_id, batch.scene)
         keep = batch.scored
         position, spread, probability = (f[keep] for f in futures)
-        part = score_agents(position, spread, probability, batch.future_m[keep], batch.future_present[keep])
+        part = score_agents(position, spread, probability, batch.future_m[keep], batch.future_present[keep], row.miss_m)
         for name, values in part.items():
             scores.setdefault(name, []).append(values)
         manoeuvre.append(batch.manoeuvre[keep])
         group.append(batch.group[keep])
     joined = {name: np.concatenate(values) for name, values in scores.items()}
-    return by_manoeuvre(joined, np.concatenate(manoeuvre), np.concatenate(group))
+    return by_manoeuvre(joined, np.concatenate(manoeuvre), np.concatenate(group), row.manoeuvres)
 
 
 def table(results: dict[str, Any]) -> list[str]:
@@ -268,14 +292,17 @@ def table(results: dict[str, Any]) -> list[str]:
     return lines
 
 
-def drive_report(scores: dict[str, Any], result: TrainingResult, training: dict[str, Any]) -> str:
+def track_report(scores: dict[str, Any], result: TrainingResult, training: dict[str, Any], row: ForecasterRow) -> str:
     """The account that goes into the bundle."""
+    task = row.perception.task
+    horizon_s = task.horizon_steps * task.forecast_step_s
     episodes = {split: training["data"][split]["episodes"] for split in ("train", "evaluation")}
     return "\n".join(
         [
-            "# Forecaster for driving",
+            f"# Forecaster for {row.objects}",
             "",
-            "LSTM encoder-decoder with attention to neighbours; six futures of 3 s with probabilities and covariance.",
+            f"LSTM encoder-decoder with attention to neighbours; {task.futures} futures of {horizon_s:g} s with "
+            "probabilities and covariance.",
             f"Trained on {training['agents']} tracks as the tracker delivers them, from {episodes['train']} simulated",
             f"episodes of the train split, for {result.epochs} epochs ({training['seconds']} s);",
             f"the best epoch, {result.best_epoch}, was chosen on the tune split.",
@@ -303,13 +330,13 @@ def _eth_report(result: TrainingResult, training: dict[str, Any]) -> str:
     )
 
 
-def _need_tracks(root: Path, report: Report) -> None:
-    missing = [s for s in ("train", "tune", "evaluation") if not (root / f"{s}.npz").is_file()]
+def _need_tracks(root: Path, row: ForecasterRow, report: Report) -> None:
+    missing = [split for split in row.episodes if not (root / f"{split}.npz").is_file()]
     if missing:
-        from visuomotor.perception.train.tracks_data import SPLIT_EPISODES, make_dataset  # needs the simulator
+        from visuomotor.perception.train.tracks_data import make_dataset  # needs the simulator
 
         report(f"{root}: making {', '.join(missing)} from the simulator")
-        make_dataset(root, {split: SPLIT_EPISODES[split] for split in missing}, report)
+        make_dataset(root, {split: row.episodes[split] for split in missing}, row, report)
 
 
 def _revision() -> str:

@@ -16,7 +16,6 @@ from torch.utils.tensorboard import SummaryWriter
 
 from visuomotor.perception.train.forecaster_data import Augmentation, SceneSet, as_tensors, augment, batches
 from visuomotor.perception.train.forecaster_loss import LossWeights, forecast_loss
-from visuomotor.perception.train.forecaster_metrics import MANOEUVRES
 from visuomotor.perception.train.forecaster_model import ForecasterConfig, ForecasterNetwork
 
 CHECKPOINT = "checkpoint.pt"
@@ -79,8 +78,9 @@ class TrainingResult:
 
 
 def manoeuvre_weights(data: SceneSet) -> np.ndarray:
-    """Weight of each manoeuvre in the loss, float32 [M + 1], the last for unknown: rare ones count more."""
-    counts = np.bincount(data.manoeuvre[data.scored] % (len(MANOEUVRES) + 1), minlength=len(MANOEUVRES) + 1)
+    """Weight of each manoeuvre in the loss, float32 [M + 1], the last for unknown (-1): rare ones count more."""
+    kinds = int(data.manoeuvre.max(initial=-1)) + 2
+    counts = np.bincount(data.manoeuvre[data.scored] % kinds, minlength=kinds)
     weight = np.sqrt(counts.max() / np.maximum(counts, 1))
     return np.minimum(weight, RARE_WEIGHT_MAX).astype(np.float32)
 
@@ -172,8 +172,15 @@ def train(
             truth, known = torch.from_numpy(changed.future_m), torch.from_numpy(changed.future_present)
             weight = torch.from_numpy(importance[changed.manoeuvre[changed.scored]])
             position, spread, log_probability = (o[keep] for o in outputs)
+            unit = config.unit_m  # the weights of the terms are for lengths of about one
             loss, parts = forecast_loss(
-                position, spread, log_probability, truth[keep], known[keep], settings.weights, weight
+                position / unit,
+                spread / spread.new_tensor([unit, unit, 1.0]),
+                log_probability,
+                truth[keep] / unit,
+                known[keep],
+                settings.weights,
+                weight,
             )
             if extra_loss is not None:
                 term, figures = extra_loss(changed, outputs)
@@ -295,7 +302,7 @@ def _restore(
     if not path.is_file():
         raise FileNotFoundError(f"{path}: nothing to resume")
     stored = torch.load(path, map_location="cpu", weights_only=True)
-    if stored["config"] != config.to_dict():
+    if ForecasterConfig(**stored["config"]) != config:
         raise ValueError(f"{path}: was made with the network {stored['config']}, expected {config.to_dict()}")
     extra = stored.get("extra_loss")  # absent in checkpoints from before there was one
     if (extra is None) != (extra_loss is None):

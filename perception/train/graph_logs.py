@@ -14,23 +14,22 @@ from visuomotor.messages.schema import Detections, Episode, Message, Tracks, Tru
 from visuomotor.perception.detector_node import create as create_detector
 from visuomotor.perception.forecaster_node import ForecasterNode
 from visuomotor.perception.tracker_node import TrackerNode
-from visuomotor.perception.train.forecaster_metrics import MANOEUVRES
-from visuomotor.perception.train.tracks_data import CAMERAS, PROFILE, EpisodeLog, TickLog, profile_cameras
+from visuomotor.perception.train.detector_tasks import get_detector_task
+from visuomotor.perception.train.fleet import CAMERAS, PROFILE, SUITE, TASK, profile_cameras
+from visuomotor.perception.train.forecaster_rows import get_forecaster_row
+from visuomotor.perception.train.tracks_data import EpisodeLog, TickLog
 from visuomotor.sim.node import create as create_world
 from visuomotor.sim.visibility import CameraArrays, visible
 
-DETECTOR = {
-    "camera_front": "drive-detector-front",
-    "camera_left": "drive-detector-side",
-    "camera_right": "drive-detector-side",
-}
+DETECTOR = {camera: get_detector_task(TASK.name).bundles[camera] for camera in CAMERAS}
+MANOEUVRES = get_forecaster_row(TASK.name).manoeuvres
 
 
 def rendered_rollouts(
     split: str,
     seeds: Sequence[int],
     *,
-    suite: str = "drive-v1",
+    suite: str = SUITE,
     detector: Mapping[str, str] | None = None,
     policy: str = "idm",
     limit_s: float = 90.0,
@@ -42,7 +41,7 @@ def rendered_rollouts(
         [
             create_world({"suite": suite, "split": split, "cameras": files, "render": True}),
             create_detector({"cameras": files, "detector": dict(detector or DETECTOR), "device": "cpu", "threads": 1}),
-            TrackerNode(cameras),
+            TrackerNode(cameras, TASK),
             ForecasterNode(None),
             create_policy({"policy": policy}),
             create_guard({"enabled": True}),

@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 
 from visuomotor.messages.camera import CameraModel
-from visuomotor.messages.schema import VehicleState
+from visuomotor.perception.robot_pose import RobotPose
 from visuomotor.perception.tracker import Tracker
+from visuomotor.perception.train.fleet import TASK, profile_cameras, rollouts
+from visuomotor.perception.train.forecaster_rows import get_forecaster_row
 from visuomotor.perception.train.sort_baseline import Sort
 from visuomotor.perception.train.tracking_metrics import (
     FrameObjects,
@@ -27,14 +29,7 @@ from visuomotor.perception.train.tracking_metrics import (
     count_sequence,
     pool,
 )
-from visuomotor.perception.train.tracks_data import (
-    TICK_S,
-    EpisodeLog,
-    TickLog,
-    ground_distance,
-    profile_cameras,
-    rollouts,
-)
+from visuomotor.perception.train.tracks_data import TICK_S, EpisodeLog, TickLog, ground_distance
 
 VISIBLE_MIN = 0.3
 RANGE_MAX_M = 60.0
@@ -52,7 +47,7 @@ def frame_objects(tick: TickLog, hypotheses: Hypotheses, cameras: Sequence[Camer
     focal = np.array([camera.fy for camera in cameras])
     tall = focal[None] * TRUTH_HEIGHT_M[tick.class_id][:, None] / np.maximum(reach, 1.0)[:, None] >= HEIGHT_MIN_PX
     counted = ((tick.visible_share >= VISIBLE_MIN) & tall).any(1) & (reach <= RANGE_MAX_M)
-    gap = ground_distance(truth - tick.odom_pose[:2], position - tick.odom_pose[:2])
+    gap = ground_distance(truth - tick.odom_pose[:2], position - tick.odom_pose[:2], get_forecaster_row(TASK.name))
     _, taken = assign_nearest(gap[counted])
     _, beside = assign_nearest(gap[~counted])
     drop = np.zeros(len(ids), bool)
@@ -68,7 +63,7 @@ def run_tracker(log: EpisodeLog, make: Callable[[], Tracker]) -> list[Hypotheses
     tracker = make()
     out = []
     for k, tick in enumerate(log.ticks):
-        tracks = tracker.update(tick.detections, vehicle_state(log, k), k * TICK_S)
+        tracks = tracker.update(tick.detections, robot_pose(log, k), k * TICK_S)
         out.append((tracks.track_id.astype(np.int64), tracks.odom_position_m.astype(np.float64)))
     return out
 
@@ -91,13 +86,11 @@ def run_sort(log: EpisodeLog, cameras: int) -> list[Hypotheses]:
     return out
 
 
-def vehicle_state(log: EpisodeLog, k: int) -> VehicleState:
-    """The vehicle state of a logged tick, as far as the tracker reads it."""
+def robot_pose(log: EpisodeLog, k: int) -> RobotPose:
+    """The pose of a logged tick, as far as the tracker reads it."""
     pose = log.ticks[k].odom_pose
     moved = np.linalg.norm(pose[:2] - log.ticks[k - 1].odom_pose[:2]) / TICK_S if k else 0.0
-    return VehicleState(
-        speed_mps=float(moved), odom_x_m=float(pose[0]), odom_y_m=float(pose[1]), odom_yaw_rad=float(pose[2])
-    )
+    return RobotPose(speed_mps=float(moved), x_m=float(pose[0]), y_m=float(pose[1]), yaw_rad=float(pose[2]))
 
 
 def count_episode(log: EpisodeLog, hypotheses: list[Hypotheses], cameras: Sequence[CameraModel]) -> TrackingCounts:
@@ -120,7 +113,7 @@ def evaluate(logs: Iterable[EpisodeLog], cameras: Sequence[CameraModel]) -> dict
     """Scores of the tracker and of SORT over the same episodes."""
     ours, plain = [], []
     for log in logs:
-        ours.append(count_episode(log, run_tracker(log, lambda: Tracker(cameras)), cameras))
+        ours.append(count_episode(log, run_tracker(log, lambda: Tracker(cameras, TASK)), cameras))
         plain.append(count_episode(log, run_sort(log, len(cameras)), cameras))
     return {"tracker": summarise_counts(ours), "sort": summarise_counts(plain)}
 

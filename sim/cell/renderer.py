@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from visuomotor.control.arm.config import CELL
-from visuomotor.control.arm.kinematics import link_frames
+from visuomotor.control.arm.kinematics import FINGER_TIPS_M, link_frames
 from visuomotor.messages.camera import CameraModel, rotation
 from visuomotor.sim.backdrop import shade
 from visuomotor.sim.bodies import BodyClient, Light, lay_over, name_pixels
@@ -26,7 +26,6 @@ from visuomotor.sim.cell.parts import PartSpec
 from visuomotor.sim.cell.posture import quaternion_from_turn, turn_from_quaternion
 from visuomotor.sim.cell.shapes import (
     FINGER_HINGE_M,
-    TOOL_M,
     arm_meshes,
     bin_mesh,
     clutter_mesh,
@@ -165,14 +164,17 @@ class CellRenderer:
 
     def _draw_camera(self, worlds: CellState, index: int, camera: CameraModel) -> tuple[np.ndarray, np.ndarray]:
         lens, look = self._lenses[camera.name], self.look
-        on_hand = camera.name in self._on_hand
-        placed = mount(camera, self._frames["panda_hand"]) if on_hand else camera
-        image = self._ground.draw(placed, float(worlds.belt_travel_m[index]), fixed=not on_hand)
+        placed = self.placed(camera)
+        image = self._ground.draw(placed, float(worlds.belt_travel_m[index]), fixed=placed is camera)
         shade(image, placed, self._shadows, look.shadow, blur_px=look.shadow_blur_px)
         view = view_matrix(np.asarray(placed.ego_position_m), placed.ego_from_camera)
         rgba, bodies = self._bodies.draw(lens, view, self._light)
         lay_over(image, rgba, bodies, lens)
         return self._exposure.expose(image, camera.name, int(worlds.tick[index])), bodies
+
+    def placed(self, camera: CameraModel) -> CameraModel:
+        """The camera as it stood in ``base_`` when it was drawn last: where the hand held it, or where it always is."""
+        return mount(camera, self._frames["panda_hand"]) if camera.name in self._on_hand else camera
 
     # --------------------------------------------------------------------------------------------------------- posing
     def pose(self, worlds: CellState, index: int) -> None:
@@ -228,7 +230,7 @@ def arm_frames(joint_position_rad: np.ndarray, gripper_width_m: float) -> dict[s
     chain = link_frames(joint_position_rad[None])[0]
     frames = {"panda_link0": np.eye(4)} | {f"panda_link{i + 1}": chain[i] for i in range(7)}
     hand = chain[7].copy()
-    hand[:3, 3] -= TOOL_M * hand[:3, 2]
+    hand[:3, 3] -= FINGER_TIPS_M * hand[:3, 2]
     frames["panda_hand"] = hand
     for name, side in (("panda_leftfinger", 1.0), ("panda_rightfinger", -1.0)):
         finger = hand.copy()

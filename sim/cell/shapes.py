@@ -17,10 +17,9 @@ from visuomotor.sim.mesh import Mesh, Part, ball, beam, box, frustum, ring, soli
 from visuomotor.sim.wavefront import Wavefront, cluster, read_wavefront
 
 PANDA = Path(pybullet_data.getDataPath()) / "franka_panda"
-TOOL_M = 0.105  # from the hand's frame to the point between the finger tips, and
-FINGER_HINGE_M = 0.0584  # to the fingers' frames, along the hand's z (panda.urdf)
+FINGER_HINGE_M = 0.0584  # from the hand's frame to the fingers', along its z (panda.urdf)
 LINK_CELL_M = 0.018  # what the arm's meshes are reduced to
-HAND_CELL_M = 0.008
+FINE_CELL_M = {"hand": 0.008, "finger": 0.004}
 DUCK_CELL = 0.07  # of a duck's length
 BIN_WALL_M = 0.006
 CLUTTER_KINDS: tuple[str, ...] = (
@@ -174,10 +173,8 @@ def arm_meshes() -> dict[str, Mesh]:
         turn = np.array(pybullet.getMatrixFromQuaternion(pybullet.getQuaternionFromEuler(angles))).reshape(3, 3)
         path = PANDA / file.get("filename", "").removeprefix("package://")
         found = read_wavefront(path)
-        is_hand = path.stem in ("hand", "finger")
-        reduced = cluster(
-            found.vertices @ turn.T, found.triangles, _arm_columns(found, path), HAND_CELL_M if is_hand else LINK_CELL_M
-        )
+        cell = FINE_CELL_M.get(path.stem, LINK_CELL_M)
+        reduced = cluster(found.vertices @ turn.T, found.triangles, _arm_columns(found, path), cell)
         meshes[link.get("name", "")] = mesh = Mesh()
         mesh.surface(*reduced)
     return meshes

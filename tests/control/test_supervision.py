@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from visuomotor.control.supervision import ROUNDING_S, Heartbeat, HoldTimer, OperatorLatch
+from visuomotor.control.supervision import ROUNDING_S, Heartbeat, HoldTimer, OperatorLatch, StepTimer
 
 
 def test_a_latch_opens_by_a_reset_at_standstill_alone():
@@ -69,3 +69,12 @@ def test_a_hold_time_begins_with_each_good_command():
     assert not timer.tripped
     assert not timer.step(4.0, False)  # the clock was set back
     assert timer.step(4.4, False)
+
+
+@pytest.mark.parametrize(("elapsed_s", "expected"), [(-1.0, 0.1), (0.05, 0.1), (0.15, 0.15), (0.2, 0.2), (9.0, 0.2)])
+def test_a_step_takes_one_to_two_periods(elapsed_s: float, expected: float):
+    timer = StepTimer(0.1)
+    assert timer.step(10**9) == 0.1
+    assert timer.step(10**9 + round(elapsed_s * 1e9)) == pytest.approx(expected)
+    timer.reset()
+    assert timer.step(5 * 10**9) == 0.1

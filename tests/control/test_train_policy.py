@@ -16,7 +16,7 @@ from visuomotor.control.train.episodes import play, success_rate  # noqa: E402
 from visuomotor.control.train.imitation import Demonstrations  # noqa: E402
 from visuomotor.control.train.normalizer import Normalizer, load_normalizer  # noqa: E402
 from visuomotor.control.train.policy import PolicyTraining, make_forecaster, train_policy  # noqa: E402
-from visuomotor.control.train.sb3_adapter import CasePool, DriveVecEnv  # noqa: E402
+from visuomotor.control.train.sb3_adapter import CasePool, WorldsVecEnv  # noqa: E402
 from visuomotor.deploy.export.policy import export_policy  # noqa: E402
 from visuomotor.deploy.runtime.bundle import load_bundle  # noqa: E402
 from visuomotor.deploy.runtime.session import make_session  # noqa: E402
@@ -119,12 +119,12 @@ def test_checkpoint_of_another_layout_is_refused(run, tmp_path):
 
 
 def test_folder_without_a_checkpoint_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"normalizer\.json"):
+    with pytest.raises(ValueError, match=r"progress\.json"):
         load_checkpoint(tmp_path)
 
 
 def test_unknown_task_and_bad_settings_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="task: expected 'drive', got 'fly'"):
+    with pytest.raises(ValueError, match="task: expected one of drive, pick, got 'fly'"):
         train_policy("fly", tmp_path)
     with pytest.raises(ValueError, match="gamma must lie in"):
         PolicyTraining(gamma=1.0)
@@ -210,7 +210,7 @@ def test_adapter_gives_sb3_what_it_wants():
     rng = np.random.default_rng(0)
     normalizer = Normalizer.fit(rng.uniform(LAYOUT.low, LAYOUT.high, (100, LAYOUT.size)).astype(np.float32))
     demonstrations = Demonstrations(capacity=1000)
-    venv = DriveVecEnv(env, normalizer, 0.5, demonstrations=demonstrations)
+    venv = WorldsVecEnv(env, normalizer, 0.5, demonstrations=demonstrations)
     try:
         venv.seed(3)
         observation = venv.reset()

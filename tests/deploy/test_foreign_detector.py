@@ -22,7 +22,7 @@ from visuomotor.deploy.runtime.session import make_session
 from visuomotor.launch.cli import run_app
 from visuomotor.messages.camera import CameraModel
 from visuomotor.messages.schema import CAR, CLASS_NAMES, PEDESTRIAN, TRUCK
-from visuomotor.perception.detector_contract import OUTPUT_SPECS, OUTPUTS
+from visuomotor.perception.detector_contract import OUTPUTS, output_specs
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 NANO, COCO = DATA / "models_onnx" / "yolox_nano.onnx", DATA / "models_onnx" / "coco.names"
@@ -232,7 +232,7 @@ def test_the_bundle_has_the_contract_of_our_own_and_says_where_it_comes_from(tmp
     own = load_bundle("drive-detector-front").meta
     assert [(s.name, s.dtype, s.shape) for s in meta.outputs] == [(s.name, s.dtype, s.shape) for s in own.outputs]
     assert meta.inputs == own.inputs
-    assert meta.outputs == OUTPUT_SPECS
+    assert meta.outputs == output_specs(5)
     assert meta.class_names == CLASS_NAMES
     assert meta.training["labels"] == {"person": "pedestrian", "car": "car", "bus": "truck"}
     assert set(meta.extra["score_threshold"].values()) == {0.4}

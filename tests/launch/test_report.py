@@ -12,6 +12,7 @@ from visuomotor.launch.evaluate.car import TTC_HORIZON_S, CarMetrics, time_to_co
 from visuomotor.launch.evaluate.score import Score, load_score
 from visuomotor.launch.report.capture import EpisodeCapture
 from visuomotor.launch.report.page import MAX_BYTES, write_report
+from visuomotor.launch.report.parts import make_part
 from visuomotor.messages.camera import load_camera
 from visuomotor.messages.schema import (
     CameraFrame,
@@ -179,7 +180,7 @@ def test_live_view_writes_a_recording(tmp_path):
     from visuomotor.launch.report.view import LiveView
 
     path = tmp_path / "run.rrd"
-    view = LiveView(save=path)
+    view = LiveView(make_part("drive"), list(CAMERAS), save=path)
     for k in range(3):
         view.add(0, k, tick(k))
     import rerun as rr

@@ -12,7 +12,8 @@ import pytest
 from visuomotor.deploy.runtime.bundle import Bundle, BundleError, BundleMeta, TensorSpec, write_bundle
 from visuomotor.messages.camera import CameraModel
 from visuomotor.messages.node import Inputs, Sample, Tick
-from visuomotor.messages.schema import CLASS_NAMES, CameraFrame, Detections, Episode, Header, VehicleState
+from visuomotor.messages.schema import CLASS_NAMES, ArmState, CameraFrame, Detections, Episode, Header, VehicleState
+from visuomotor.messages.tasks import get_task
 from visuomotor.perception.detector import (
     Detector,
     PositionSigma,
@@ -72,21 +73,22 @@ def make_bundle(folder: Path, ground_px: np.ndarray, *, name: str = "detector", 
         "heading": np.zeros((SLOTS, 2), np.float32),
         "size_m": np.zeros((SLOTS, 2), np.float32),
     }
+    task = get_task(changes.pop("task", "drive"))
     heading, box_px = changes.pop("heading", (0.0, 1.0)), changes.pop("box_px", (20.0, 10.0, 40.0, 40.0))
     rows["score"][:n] = np.linspace(0.9, 0.4, n)
-    rows["class_id"][:n] = np.arange(n) % len(CLASS_NAMES)
+    rows["class_id"][:n] = changes.pop("classes", np.arange(n) % len(task.class_names))
     rows["ground_px"][:n] = ground_px
     rows["box_px"][:n] = box_px
     rows["heading"][:n] = heading
     rows["size_m"][:n] = (4.0, 1.8)
     shapes = {**{k: v.shape for k, v in rows.items()}, "count": ()}
-    extra = {"score_threshold": dict.fromkeys(CLASS_NAMES, 0.3), "position_sigma": SIGMA}
+    extra = {"score_threshold": dict.fromkeys(task.class_names, 0.3), "position_sigma": SIGMA}
     meta = BundleMeta(
         kind="detector",
-        task="drive",
+        task=task.name,
         inputs=(TensorSpec(name="frame", dtype="uint8", shape=(1, 48, 64, 3)),),
         outputs=tuple(TensorSpec(name=k, dtype="float32", shape=s) for k, s in shapes.items()),
-        class_names=changes.pop("class_names", CLASS_NAMES),
+        class_names=changes.pop("class_names", task.class_names),
         extra={**extra, **changes},
     )
     return write_bundle(folder / name, model=make_graph(rows, n), meta=meta, report="hand-made")
@@ -208,7 +210,7 @@ def make_node(folder: Path) -> DetectorNode:
     return create({**config, "device": "cpu"})
 
 
-def sample(message: CameraFrame | VehicleState, t_ns: int = 0, **state: bool) -> Sample:
+def sample(message: CameraFrame | VehicleState | ArmState, t_ns: int = 0, **state: bool) -> Sample:
     message.header = Header(valid=state.pop("valid", True), t_capture_ns=t_ns)
     return Sample(message=message, updated=True, **({"alive": True, "rate_ok": True} | state), age_s=0.0)
 
@@ -318,3 +320,57 @@ def test_a_foot_below_the_picture_is_uncertain(tmp_path: Path) -> None:
 def test_what_an_imported_bundle_says_is_checked(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(BundleError, match=message):
         Detector(make_bundle(tmp_path, np.array([[30.0, 40.0]]), **changes), FRONT, "cpu")
+
+
+TOP = CameraModel(
+    name="camera_top", width=64, height=48, fx=56.0, fy=56.0, cx=32.0, cy=24.0, ego_position_m=(0.5, 0.25, 1.05),
+    ego_pitch_rad=np.pi / 2,
+)  # fmt: skip
+NEAR = {"range_m": [0.1, 0.5], "along_m": [0.002, 0.004], "across_m": [0.002, 0.003]}
+
+
+def look_down(folder: Path, ground_px: np.ndarray, **changes: Any) -> Detector:
+    return Detector(make_bundle(folder, ground_px, task="pick", position_sigma=NEAR, **changes), TOP, "cpu")
+
+
+def test_a_camera_that_looks_down_counts_yaws_from_its_own(tmp_path: Path) -> None:
+    """Everywhere in its picture, also right below it, where no ray has a direction; and by the symmetry of a class."""
+    places = np.array([[0.5, 0.25, 0.0], [0.7, 0.0, 0.0], [0.3, 0.45, 0.0], [0.6, 0.4, 0.0]])
+    px, _ = TOP.project(places)
+    detector = look_down(tmp_path, px, heading=(np.sin(1.0), np.cos(1.0)), classes=[0, 2, 1, 4])
+    found = detector.detect(BRIGHT)
+    assert found.ego_position_m == pytest.approx(places[:, :2], abs=1e-4)
+    # a cube's yaw is told modulo a quarter of a circle, a block's and a duck's modulo half, a cylinder has none
+    assert found.heading_rad == pytest.approx([0.25, 0.5, np.nan, 0.5], abs=1e-5, nan_ok=True)
+    assert np.linalg.eigvalsh(found.ego_covariance_m2).min() > 1e-6
+    assert np.linalg.eigvalsh(found.ego_covariance_m2).max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    "box_px", [(0.0, 10.0, 9.0, 20.0), (55.0, 10.0, 64.0, 20.0), (30.0, 0.0, 40.0, 8.0), (30.0, 40.0, 40.0, 48.0)]
+)
+def test_from_above_every_edge_cuts(tmp_path: Path, box_px: tuple[float, ...]) -> None:
+    detector = look_down(tmp_path, np.array([[32.0, 20.0]]))
+    found = detector.infer(BRIGHT)
+    cut = detector.place({**found, "box_px": np.array([box_px], np.float32)}, 0.0, 0.0)
+    assert np.sqrt(np.linalg.eigvalsh(cut.ego_covariance_m2[0]).min()) >= detector.task.placement.cut_floor_m * 0.99
+
+
+def test_a_bundle_of_another_task_is_refused_by_name(tmp_path: Path) -> None:
+    road = make_bundle(tmp_path, np.array([[32.0, 40.0]]), name="road")
+    with pytest.raises(BundleError, match=r"task: expected 'pick', got 'drive': road was made for it"):
+        create({"cameras": [TOP], "detector": {"camera_top": road.path}, "task": "pick", "device": "cpu"})
+    belt = make_bundle(tmp_path, np.array([[32.0, 40.0]]), name="belt", task="pick", position_sigma=NEAR)
+    with pytest.raises(BundleError, match=r"task: expected 'pick', got 'drive'"):
+        make_detectors({"camera_top": belt, "camera_front": road}, {"camera_top": TOP, "camera_front": FRONT}, "cpu")
+
+
+def test_the_node_of_an_arm_reads_its_joints(tmp_path: Path) -> None:
+    belt = make_bundle(tmp_path, np.array([[32.0, 20.0]]), task="pick", position_sigma=NEAR)
+    node = create({"cameras": [TOP], "detector": {"camera_top": belt.path}, "task": "pick", "device": "cpu"})
+    assert [i.service for i in node.inputs] == ["camera_top", "arm_state"]
+    state = ArmState(joint_position_rad=np.zeros(7, np.float32), joint_velocity_radps=np.zeros(7, np.float32))
+    message = step(node, camera_top=sample(CameraFrame(image=BRIGHT)), arm_state=sample(state))
+    assert message.header.valid
+    assert message.ego_position_m[0] == pytest.approx(TOP.ground(np.array([[32.0, 20.0]]))[0], abs=1e-5)
+    assert not step(node, camera_top=sample(CameraFrame(image=BRIGHT))).header.valid

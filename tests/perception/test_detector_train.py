@@ -28,9 +28,8 @@ from visuomotor.perception.train.detector_infer import find_objects  # noqa: E40
 from visuomotor.perception.train.detector_loss import LossConfig, assign, detector_loss, make_targets  # noqa: E402
 from visuomotor.perception.train.detector_metrics import compute_ap  # noqa: E402
 from visuomotor.perception.train.detector_model import (  # noqa: E402
-    BOX,
-    RAW_CHANNELS,
     STRIDES_PX,
+    Channels,
     DetectorConfig,
     DetectorModel,
     decode,
@@ -38,8 +37,11 @@ from visuomotor.perception.train.detector_model import (  # noqa: E402
     make_locations,
     recalibrate,
 )
+from visuomotor.perception.train.detector_tasks import get_detector_task  # noqa: E402
 from visuomotor.perception.train.detector_train import TrainConfig, learning_rate, train_detector  # noqa: E402
 
+ROAD = get_detector_task("drive")
+CHANNELS = Channels.of(5)
 SMALL = DetectorConfig(widths=(16, 32, 32, 32), blocks=(1, 1, 1, 1), pyramid=32, head=32, dropout=0.0)
 COLOURS = ((0, 0, 255), (255, 0, 0), (0, 255, 0), (255, 255, 0), (0, 140, 255))
 SHAPES_PX = ((22, 16), (34, 26), (10, 16), (6, 18), (8, 10))
@@ -130,16 +132,16 @@ def test_raw_maps_have_a_location_every_stride() -> None:
     for height, width in ((64, 96), (96, 320)):
         with torch.no_grad():
             raw = model(torch.zeros(2, 3, height, width))
-        assert [tuple(m.shape) for m in raw] == [(2, RAW_CHANNELS, height // s, width // s) for s in STRIDES_PX]
-        assert flatten(raw).shape == (2, len(make_locations(height, width)), RAW_CHANNELS)
+        assert [tuple(m.shape) for m in raw] == [(2, CHANNELS.count, height // s, width // s) for s in STRIDES_PX]
+        assert flatten(raw).shape == (2, len(make_locations(height, width)), CHANNELS.count)
 
 
 def test_encoding_a_box_and_decoding_it_gives_the_box() -> None:
     box = torch.tensor([[30.0, 20.0, 71.0, 52.5]])
     location = torch.tensor([[50.0, 30.0, 8.0]])
-    raw = torch.zeros(1, RAW_CHANNELS)
-    raw[:, BOX] = (torch.cat([location[:, :2] - box[:, :2], box[:, 2:] - location[:, :2]], 1) / 8.0).log()
-    found = decode(raw, location, torch.tensor([[4.4, 1.8]]))
+    raw = torch.zeros(1, CHANNELS.count)
+    raw[:, CHANNELS.box] = (torch.cat([location[:, :2] - box[:, :2], box[:, 2:] - location[:, :2]], 1) / 8.0).log()
+    found = decode(raw, location, torch.tensor([[4.4, 1.8]]), CHANNELS)
     assert torch.allclose(found.box_px, box, atol=1e-4)
     assert torch.allclose(found.ground_px, torch.tensor([[50.5, 52.5]]), atol=1e-4)
     assert torch.allclose(found.size_m, torch.tensor([[4.4, 1.8]]))
@@ -148,11 +150,11 @@ def test_encoding_a_box_and_decoding_it_gives_the_box() -> None:
 def test_labels_are_read_with_the_angle_seen_from_the_camera() -> None:
     annotation = draw(np.random.default_rng(0))[1][0]
     annotation |= {"ego_position_m": [0.0, 10.0], "heading_rad": 2.0, "visible_share": 0.1, "ground_px": [3.0, 4.0]}
-    objects = read_objects([annotation], CAMERA)
+    objects = read_objects([annotation], CAMERA, ROAD)
     assert objects.angle_rad[0] == pytest.approx(2.0 - np.pi / 2, abs=1e-5)  # bearing from the camera: straight left
     assert objects.ground_px[0].tolist() == [3.5, 4.5]
     assert not objects.wanted[0]
-    assert len(read_objects([], CAMERA)) == 0
+    assert len(read_objects([], CAMERA, ROAD)) == 0
 
 
 def test_flipping_twice_changes_nothing_and_once_mirrors_labels() -> None:
@@ -235,7 +237,7 @@ def test_each_object_gets_locations_inside_it_and_even_a_thin_one_gets_some() ->
         [np.zeros((64, 96, 3), np.uint8)] * 2,
         [one_object((20.0, 20.0, 40.0, 40.0)), one_object((50.5, 30.0, 52.0, 41.0), 3)],
     )
-    targets = make_targets(objects)
+    targets = make_targets(objects, ROAD.task.symmetry)
     box = torch.cat([locations[:, :2] - 8.0, locations[:, :2] + 8.0], 1).expand(2, -1, -1)
     owner, location, score = assign(torch.full((2, len(locations), 5), 0.1), box, locations, targets, LossConfig())
     assert set(owner.tolist()) == {0, 1}
@@ -270,7 +272,9 @@ def test_loss_of_images_without_objects_is_finite_and_has_gradients() -> None:
     empty = one_object((0.0, 0.0, 9.0, 9.0)).take(np.zeros(0, int))
     batch = make_batch([np.zeros((64, 96, 3), np.uint8)], [empty])
     raw = model(torch.zeros(1, 3, 64, 96))
-    loss, terms = detector_loss(model, raw, make_locations(64, 96), make_targets(batch), LossConfig())
+    loss, terms = detector_loss(
+        model, raw, make_locations(64, 96), make_targets(batch, ROAD.task.symmetry), LossConfig()
+    )
     loss.backward()
     assert torch.isfinite(loss)
     assert terms["positives"] == 0.0
@@ -288,13 +292,13 @@ def test_it_learns_rectangles(data: Path) -> None:
     for step in range(60):
         for group in optimizer.param_groups:
             group["lr"] = 4e-3 * min(1.0, (step + 1) / 5, (60 - step) / 25)
-        loss, _ = detector_loss(model, model(x), locations, make_targets(batch), LossConfig())
+        loss, _ = detector_loss(model, model(x), locations, make_targets(batch, ROAD.task.symmetry), LossConfig())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     recalibrate(model, [x])
     found = find_objects(model, [i.image for i in images])
-    ap = compute_ap([i.objects for i in images], found)
+    ap = compute_ap([i.objects for i in images], found, ROAD)
     assert ap["ap50"] > 0.9
     assert ap["ap50_95"] > 0.5
     best = found[0]

@@ -155,7 +155,8 @@ def tracks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for seed, split in enumerate(("train", "tune", "evaluation")):
         runners(4, seed).save(folder / f"{split}.npz")
         (folder / f"{split}.json").write_text('{"episodes": 4}')
-    monkeypatch.setattr(forecaster_tasks, "ForecasterConfig", lambda: TINY)
+    row = replace(forecaster_tasks.FORECASTERS["drive"], config=TINY)
+    monkeypatch.setitem(forecaster_tasks.FORECASTERS, "drive", row)
     return folder
 
 
@@ -190,7 +191,7 @@ def test_the_task_passes_its_options_on(tracks: Path, tmp_path: Path, monkeypatc
     with pytest.raises(StopHere):
         forecaster_tasks.train_forecaster("drive", tmp_path / "out", data=tracks)
     assert seen["extra_loss"] is None
-    assert seen["settings"] == forecaster_tasks.DRIVE_SETTINGS
+    assert seen["settings"] == forecaster_tasks.FORECASTERS["drive"].settings
     with pytest.raises(StopHere):
         forecaster_tasks.train_forecaster("drive", tmp_path / "out", data=tracks, adversarial=0.2, l1=0.03)
     assert seen["extra_loss"].settings.weight == 0.2

@@ -16,12 +16,12 @@ from visuomotor.perception.train.forecaster_data import (  # noqa: E402
 )
 from visuomotor.perception.train.forecaster_loss import LossWeights, forecast_loss, gaussian_nll  # noqa: E402
 from visuomotor.perception.train.forecaster_metrics import (  # noqa: E402
-    MANOEUVRES,
     by_manoeuvre,
     interval,
     score_agents,
 )
 from visuomotor.perception.train.forecaster_model import ForecasterConfig, ForecasterNetwork  # noqa: E402
+from visuomotor.perception.train.forecaster_rows import get_forecaster_row  # noqa: E402
 from visuomotor.perception.train.forecaster_train import (  # noqa: E402
     BEST,
     CHECKPOINT,
@@ -33,6 +33,7 @@ from visuomotor.perception.train.forecaster_train import (  # noqa: E402
 )
 
 torch.set_num_threads(1)
+MANOEUVRES = get_forecaster_row("drive").manoeuvres
 TINY = ForecasterConfig(
     history_samples=6, horizon_steps=4, steps_per_cell=2, futures=3, hidden=16, heads=2, dropout=0.0
 )
@@ -123,7 +124,7 @@ def test_rare_manoeuvres_weigh_more() -> None:
     weight = manoeuvre_weights(data)
     assert weight[0] == 1.0
     assert weight[MANOEUVRES.index("crossing")] == 5.0
-    assert len(weight) == len(MANOEUVRES) + 1
+    assert len(weight) == MANOEUVRES.index("crossing") + 2
 
 
 def test_the_exported_graph_equals_the_network(tmp_path: Path) -> None:
@@ -133,7 +134,7 @@ def test_the_exported_graph_equals_the_network(tmp_path: Path) -> None:
         network.emit.weight.normal_(std=0.3)
     parity = prove_parity(network, to_onnx(network))
     assert parity.passed
-    assert parity.cases == len(parity_cases(TINY.history_samples))
+    assert parity.cases == len(parity_cases(TINY))
     bundle = export_forecaster(
         network, tmp_path / "tiny", task="drive", training={"seed": 3}, metrics={"ade_m": 1.0}, report="# Tiny"
     )
@@ -266,7 +267,7 @@ def test_intervals_resample_groups_and_manoeuvres_are_split() -> None:
     one = interval(values, group)
     assert one["low"] < 1.0 < one["high"]
     assert one["high"] - one["low"] < 0.06
-    out = by_manoeuvre({"ade_m": values}, np.where(np.arange(400) < 100, 1, 0), group)
+    out = by_manoeuvre({"ade_m": values}, np.where(np.arange(400) < 100, 1, 0), group, MANOEUVRES)
     assert set(out) == {"all", "straight", "lane_change"}
     assert out["lane_change"]["ade_m"]["n"] == 100
     assert np.isnan(interval(np.zeros(0), np.zeros(0))["mean"])

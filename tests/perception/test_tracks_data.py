@@ -1,3 +1,4 @@
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,19 +9,21 @@ pytest.importorskip("pybullet")
 
 from visuomotor.messages.schema import CAR, CONE, PEDESTRIAN
 from visuomotor.messages.tasks import get_task
+from visuomotor.perception.train import fleet
 from visuomotor.perception.train.detection_noise import NoiseSettings, NoisyDetector
-from visuomotor.perception.train.forecaster_metrics import MANOEUVRES
+from visuomotor.perception.train.fleet import profile_cameras, rollouts
+from visuomotor.perception.train.forecaster_rows import get_forecaster_row
 from visuomotor.perception.train.tracking_eval import evaluate
 from visuomotor.perception.train.tracks_data import (
     EpisodeLog,
     ground_distance,
     make_dataset,
     match_truth,
-    profile_cameras,
-    rollouts,
     samples,
 )
 from visuomotor.sim.drive import MANOEUVRES as SIMULATED_MANOEUVRES
+
+ROAD = get_forecaster_row("drive")
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +32,7 @@ def logs() -> list[EpisodeLog]:
 
 
 def test_manoeuvres_are_named_as_in_the_simulator() -> None:
-    assert MANOEUVRES == SIMULATED_MANOEUVRES
+    assert ROAD.manoeuvres == SIMULATED_MANOEUVRES
 
 
 def test_episodes_are_logged_whole_and_repeat(logs: list[EpisodeLog]) -> None:
@@ -43,13 +46,13 @@ def test_episodes_are_logged_whole_and_repeat(logs: list[EpisodeLog]) -> None:
 
 
 def test_most_tracks_follow_somebody(logs: list[EpisodeLog]) -> None:
-    matched = np.concatenate([match_truth(tick) for log in logs for tick in log.ticks])
+    matched = np.concatenate([match_truth(tick, ROAD) for log in logs for tick in log.ticks])
     assert len(matched) > 300
     assert (matched >= 0).mean() > 0.7
 
 
 def test_samples_hold_what_came_to_pass(logs: list[EpisodeLog]) -> None:
-    data = samples(logs[0], 8)
+    data = samples(logs[0], 8, ROAD)
     assert data is not None
     assert data.history_m.shape[1:] == (get_task("drive").history_samples, 2)
     assert data.future_m.shape[1:] == (get_task("drive").horizon_steps, 2)
@@ -64,11 +67,9 @@ def test_samples_hold_what_came_to_pass(logs: list[EpisodeLog]) -> None:
 
 
 def test_the_data_set_is_written_by_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from visuomotor.perception.train import tracks_data
-
-    monkeypatch.setattr(tracks_data, "rollouts", lambda split, seeds: rollouts(split, seeds, limit_s=4.0))
+    monkeypatch.setattr(fleet, "rollouts", partial(rollouts, limit_s=4.0))
     said: list[str] = []
-    make_dataset(tmp_path, {"train": 0, "tune": 1}, said.append)
+    make_dataset(tmp_path, {"train": 0, "tune": 1}, ROAD, said.append)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["tune.json", "tune.npz"]
     assert said[0].startswith("tune: 1 episodes")
 
@@ -81,7 +82,7 @@ def test_the_tracker_is_not_below_sort(logs: list[EpisodeLog]) -> None:
 
 def test_the_gate_is_long_along_the_ray() -> None:
     truth = np.array([[40.0, 0.0], [0.0, 20.0]])
-    near = ground_distance(truth, np.array([[46.0, 0.0], [40.0, 3.0], [0.0, 23.0], [1.5, 20.0]]))
+    near = ground_distance(truth, np.array([[46.0, 0.0], [40.0, 3.0], [0.0, 23.0], [1.5, 20.0]]), ROAD)
     assert np.isfinite(near).tolist() == [[True, False, False, False], [False, False, True, True]]
     assert near[0, 0] == pytest.approx(6.0 / 7.0)
 

@@ -34,7 +34,7 @@ def with_hand(inputs: ArmInputs, width: float, force: float, grip: float) -> Arm
 
 
 def test_it_goes_to_the_part_with_open_fingers_and_stays_high_until_it_is_there(make_scene: Make, joints_at: Joints):
-    x, y, z, turn, grip = act(make_scene([{"kind": BLOCK, "x": 0.5, "y": 0.2, "yaw": 0.6, "length": 0.09}]))
+    x, y, _, turn, grip = act(make_scene([{"kind": BLOCK, "x": 0.5, "y": 0.2, "yaw": 0.6, "length": 0.09}]))
     assert x < 0.0 < y
     assert turn > 0.0
     assert grip == 1.0
@@ -84,9 +84,7 @@ def test_it_opens_when_the_fingers_have_met(make_scene: Make, joints_at: Joints)
 
 
 @pytest.mark.parametrize("bin_index", [0, 1])
-def test_it_carries_to_the_bin_it_remembers_and_lets_go_above_it(
-    make_scene: Make, joints_at: Joints, bin_index: int
-):
+def test_it_carries_to_the_bin_it_remembers_and_lets_go_above_it(make_scene: Make, joints_at: Joints, bin_index: int):
     x, y = CELL.bin_centre_m[bin_index]
     grip = float(close_for(bin_index, 2))
     away = act(with_hand(make_scene([], joints=joints_at(0.5, 0.0, 0.16)), 0.04, 40.0, grip))

@@ -121,7 +121,10 @@ def test_round_parts_need_no_turn(make_scene: Make):
 def test_fingers_go_where_no_other_part_is(make_scene: Make):
     beside = {"x": 0.5, "y": 0.042, "kind": BLOCK, "length": 0.04}  # touches the side that the fingers would close on
     cube = {"x": 0.5, "y": 0.0, "kind": CUBE}
-    free, blocked = make_scene([cube]).targets, make_scene([cube, beside], wanted=np.array([[2, 0, 0, 0, 0, 0]])).targets
+    free, blocked = (
+        make_scene([cube]).targets,
+        make_scene([cube, beside], wanted=np.array([[2, 0, 0, 0, 0, 0]])).targets,
+    )
     assert free.grip_yaw_rad[0, 0] == 0.0
     assert abs(blocked.grip_yaw_rad[0, 0]) == pytest.approx(math.pi / 2)
     assert blocked.obstruction[0, 0] == 0.0

@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from visuomotor.control.arm.action import (
+    ACCELERATION_RADPS2,
+    POSITION_MAX_RAD,
+    POSITION_MIN_RAD,
+    brake,
+    stopping_time,
+)
+from visuomotor.control.arm.collision import WRIST_MIN_RAD
+from visuomotor.control.arm.config import CELL, CONTROL_PERIOD_S, REST_RAD
+from visuomotor.control.arm.kinematics import forward, solve_velocity
+from visuomotor.control.arm.stopping import (
+    ACTING_SAMPLES,
+    CAUSES,
+    COLLISION_BELT,
+    COLLISION_BIN,
+    COLLISION_SELF,
+    LIMIT_JOINT_POSITION,
+    LIMIT_TOOL_SPEED,
+    LIMIT_WORKSPACE,
+    ROUNDS,
+    SHARES,
+    STOPPING_SAMPLES,
+    StopMargins,
+    StopPaths,
+    find_path,
+)
+
+DT = CONTROL_PERIOD_S
+REST = np.array(REST_RAD)
+STILL = np.zeros(7)
+
+
+def paths(tool_speed_mps: float = 10.0, **margins: float) -> StopPaths:
+    return StopPaths(StopMargins(**margins), CELL, tool_speed_mps)
+
+
+def reach_for(position: tuple[float, float, float], yaw: float = 0.0) -> np.ndarray:
+    """Joints [7] at which the tool points down at a place."""
+    q = REST[None].copy()
+    for _ in range(400):
+        tool = forward(q)
+        turn = (yaw - tool.yaw_rad[0] + np.pi) % (2 * np.pi) - np.pi
+        q = q + 0.05 * solve_velocity(q, np.array([[*(3.0 * (position - tool.position_m[0])), 3.0 * turn]]))
+    np.testing.assert_allclose(forward(q).position_m[0], position, atol=2e-3)
+    return q[0]
+
+
+def moving(q: np.ndarray, *velocity_mps: float) -> np.ndarray:
+    return solve_velocity(q[None], np.array([[*velocity_mps, 0.0]]))[0]
+
+
+def test_a_path_begins_where_the_arm_is_and_ends_at_rest():
+    rng = np.random.default_rng(0)
+    sent, velocities = rng.uniform(-1, 1, 7), rng.uniform(-1, 1, (3, 7))
+    path, times = find_path(REST, sent, velocities, DT)
+    assert path.shape == (3, 1 + ACTING_SAMPLES + STOPPING_SAMPLES, 7)
+    np.testing.assert_array_equal(path[:, 0], np.tile(REST, (3, 1)))
+    stop_s = stopping_time(velocities, DT)
+    np.testing.assert_allclose(times.sum(axis=1), DT + stop_s[:, 0])
+    end = REST + 0.5 * DT * (sent + velocities) + 0.5 * stop_s * velocities
+    np.testing.assert_allclose(path[:, -1], end)
+    speeds = np.diff(path, axis=1) / times[:, :, None]
+    assert (np.abs(speeds[:, 0] - sent) <= np.abs(velocities - sent) / 4 + 1e-9).all()
+    assert (np.abs(speeds[:, -1]) <= np.abs(velocities) / 4).all()
+
+
+def test_the_next_stop_goes_along_the_path_of_the_last():
+    """What ``admit`` stands on: braking one period and then stopping is the stop that was checked before."""
+    rng = np.random.default_rng(1)
+    for velocity in rng.uniform(-2, 2, (20, 7)):
+        sent = rng.uniform(-2, 2, 7)
+        path, times = find_path(REST, sent, velocity[None], DT)
+        when = np.concatenate([[0.0], np.cumsum(times[0])])
+        start = REST + 0.5 * DT * (sent + velocity)
+        again, times = find_path(start, velocity, brake(velocity)[None], DT)
+        later = DT + np.concatenate([[0.0], np.cumsum(times[0])])
+        for joint in range(7):
+            # a stop is a parabola in time, so that cubic pieces through its samples would be it; compare the ends
+            assert again[0, -1, joint] == pytest.approx(path[0, -1, joint], abs=1e-9)
+        assert later[-1] == pytest.approx(max(when[-1], 2 * DT))
+        end_of_acting = start + 0.5 * DT * (velocity + brake(velocity))
+        share = min(DT / float(stopping_time(velocity)[0]), 1.0)
+        total = float(stopping_time(velocity)[0]) * velocity
+        np.testing.assert_allclose(end_of_acting, start + total * (share - 0.5 * share**2), atol=1e-9)
+
+
+def test_slow_commands_well_inside_pass_unchanged():
+    rng = np.random.default_rng(2)
+    stop_paths = paths()
+    for wanted in rng.uniform(-0.3, 0.3, (30, 7)):
+        found, causes = stop_paths.admit(REST, STILL, wanted, DT)
+        np.testing.assert_array_equal(found, wanted)
+        assert causes == ()
+
+
+def at_limit(joint: int, sign: float) -> np.ndarray:
+    q = np.array([0.0, -0.3, 0.0, -1.8, 0.0, 1.8, 0.0])
+    low = POSITION_MIN_RAD.copy()
+    low[5] = WRIST_MIN_RAD
+    q[joint] = POSITION_MAX_RAD[joint] - 0.02 if sign > 0 else low[joint] + 0.02
+    return q
+
+
+@pytest.mark.parametrize("joint", [0, 2, 4, 5, 6])
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_joints_stop_before_their_limits(joint: int, sign: float):
+    q = at_limit(joint, sign)
+    wanted = STILL.copy()
+    wanted[joint] = sign * 0.5
+    broken = paths().check(q, STILL, np.stack([wanted, -wanted, 0.01 * wanted]), DT)
+    assert CAUSES[np.flatnonzero(broken[0])[0]] == LIMIT_JOINT_POSITION
+    assert not broken[1:, :14].any()
+
+
+BEYOND = 0.6
+BELT = CAUSES.index(COLLISION_BELT)
+
+
+@pytest.mark.parametrize(
+    ("place", "velocity", "cause"),
+    [
+        ((0.66, 0.0, 0.3), (BEYOND, 0.0, 0.0), LIMIT_WORKSPACE),
+        ((0.14, 0.45, 0.3), (-BEYOND, 0.0, 0.0), LIMIT_WORKSPACE),
+        ((0.4, 0.46, 0.3), (0.0, BEYOND, 0.0), LIMIT_WORKSPACE),
+        ((0.4, -0.46, 0.3), (0.0, -BEYOND, 0.0), LIMIT_WORKSPACE),
+        ((0.5, 0.0, 0.41), (0.0, 0.0, BEYOND), LIMIT_WORKSPACE),
+        ((0.5, 0.0, 0.05), (0.0, 0.0, -BEYOND), LIMIT_WORKSPACE),
+        ((0.5, 0.0, 0.05), (0.0, 0.0, -BEYOND), COLLISION_BELT),
+        ((0.40, 0.36, 0.05), (-BEYOND, 0.0, 0.0), COLLISION_BIN),
+        ((0.40, -0.36, 0.05), (-BEYOND, 0.0, 0.0), COLLISION_BIN),
+        ((0.22, 0.40, 0.14), (0.0, 0.3, -BEYOND), COLLISION_BIN),
+    ],
+)
+def test_names_what_is_in_the_way(place: tuple[float, float, float], velocity: tuple[float, ...], cause: str):
+    q = reach_for(place)
+    toward = moving(q, *velocity)
+    found, causes = paths().admit(q, STILL, toward, DT)
+    assert cause in causes
+    assert np.linalg.norm(found) < np.linalg.norm(toward)
+    assert not paths().check(q, STILL, found[None], DT).any()
+    away, causes = paths().admit(q, STILL, -0.3 * toward, DT)
+    assert causes == ()
+    np.testing.assert_array_equal(away, -0.3 * toward)
+
+
+def test_the_forearm_does_not_run_into_the_foot():
+    folded = np.array([0.0, -1.2, 0.0, -2.4, 0.0, 1.3, 0.0])
+    toward = np.array([0.0, 0.2, 0.0, -0.8, 0.0, 0.0, 0.0])
+    stop_paths = paths()
+    stop_paths._workspace = (np.full(3, -9.0), np.full(3, 9.0))  # the tool is far outside of it anyway
+    q, sent, causes = folded, STILL, ()
+    for _ in range(20):
+        new, found = stop_paths.admit(q, sent, np.clip(toward, sent - 0.5, sent + 0.5), DT)
+        q, sent, causes = q + 0.5 * DT * (sent + new), new, causes + found
+    assert stop_paths.measure(folded[None])[0, -1] > 0.0
+    assert COLLISION_SELF in causes
+    assert stop_paths.measure(q[None])[0, -1] >= -1e-9
+
+
+def test_fingers_go_down_into_a_bin_but_not_onto_its_wall():
+    inside = reach_for((0.22, 0.38, 0.16))
+    deep, causes = paths().admit(inside, STILL, moving(inside, 0.0, 0.0, -0.1), DT)
+    assert causes == ()
+    assert deep[3] != 0.0
+    over_wall = reach_for((0.306, 0.36, 0.135))
+    _, causes = paths().admit(over_wall, STILL, moving(over_wall, 0.0, 0.0, -0.4), DT)
+    assert COLLISION_BIN in causes
+
+
+def test_nothing_near_is_approached_fast():
+    q = reach_for((0.5, 0.0, 0.018))
+    stop_paths = paths(tip_clearance_m=0.0)
+    for speed, broken in ((0.08, False), (0.15, True)):  # on its way down when told to stop, which it can
+        assert stop_paths.check(q, moving(q, 0.0, 0.0, -speed), STILL[None], DT)[0, BELT] == broken
+    for lax in ({"contact_speed_mps": 1.0}, {"near_m": 0.0}):
+        assert not paths(tip_clearance_m=0.0, **lax).check(q, moving(q, 0.0, 0.0, -0.15), STILL[None], DT)[0, BELT]
+
+
+@pytest.mark.parametrize(("limit", "acts"), [(0.29, True), (0.32, False)])
+def test_the_tools_speed_is_limited(limit: float, acts: bool):
+    wanted = moving(REST, 0.0, -0.3, 0.0)
+    found, causes = paths(tool_speed_mps=limit).admit(REST, wanted, wanted, DT)
+    assert causes == ((LIMIT_TOOL_SPEED,) if acts else ())
+    assert bool(np.abs(found).sum() < np.abs(wanted).sum()) is acts
+
+
+def test_a_cut_command_keeps_as_much_as_fits():
+    q = reach_for((0.5, 0.0, 0.12))
+    stop_paths = paths()
+    wanted = moving(q, 0.0, 0.0, -0.8)
+    found, causes = stop_paths.admit(q, STILL, wanted, DT)
+    assert causes
+    share = float(np.linalg.norm(found) / np.linalg.norm(wanted))
+    np.testing.assert_allclose(found, share * wanted)
+    assert 0.3 < share < 1.0
+    finer = wanted * (share + SHARES**-ROUNDS * 1.01)
+    assert stop_paths.check(q, STILL, finer[None], DT).any()
+
+
+def test_where_nothing_fits_the_arm_stops_within_its_accelerations():
+    q = reach_for((0.5, 0.0, 0.03))
+    sent = moving(q, 0.0, 0.0, -0.8)  # too late
+    found, causes = paths().admit(q, sent, sent, DT)
+    assert causes
+    np.testing.assert_array_equal(found, brake(sent))
+    assert (np.abs(found - sent) <= ACCELERATION_RADPS2 * DT + 1e-9).all()
+
+
+def test_from_beyond_a_limit_only_the_way_back_is_open():
+    q = reach_for((0.5, 0.0, 0.2))
+    stop_paths = paths()
+    stop_paths._workspace = (np.array([0.1, -0.5, 0.25]), stop_paths._workspace[1])
+    up, down, along = (moving(q, *v) for v in ((0.0, 0.0, 0.1), (0.0, 0.0, -0.1), (0.0, 0.1, -0.005)))
+    assert not stop_paths.check(q, STILL, up[None], DT).any()
+    for wrong in (down, along):
+        found, causes = stop_paths.admit(q, STILL, wrong, DT)
+        assert causes == (LIMIT_WORKSPACE,)
+        np.testing.assert_array_equal(found, STILL)
+
+
+@pytest.mark.parametrize("name", StopMargins.__struct_fields__)
+def test_margins_are_no_less_than_zero(name: str):
+    with pytest.raises(ValueError, match=f"expected {name} >= 0, got -0.1"):
+        StopMargins(**{name: -0.1})
+    with pytest.raises(ValueError, match=f"expected {name} >= 0, got nan"):
+        StopMargins(**{name: float("nan")})
+    StopMargins(**{name: 0.0})

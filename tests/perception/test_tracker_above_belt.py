@@ -1,0 +1,199 @@
+"""The same tracker over a belt: from above, under an arm, out of the picture, with parts that look alike turned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from visuomotor.messages.camera import CameraModel, load_camera
+from visuomotor.messages.schema import ArmState, Detections, Header, Tracks, Truth
+from visuomotor.perception.empty import no_detections
+from visuomotor.perception.node import create
+from visuomotor.perception.robot_pose import RobotPose, fill_line, find_hidden, read_pose
+from visuomotor.perception.tasks import get_perception
+from visuomotor.perception.tracker import Tracker
+from visuomotor.perception.truth_node import truth_tracks
+
+BELT = get_perception("pick")
+CUBE, CYLINDER, BLOCK = 0, 1, 2
+PROFILE = Path(__file__).resolve().parents[2] / "launch" / "profiles" / "pick"
+CAMERA = ("camera_top",)
+AWAY = RobotPose()
+SPEED_MPS = -0.2
+
+
+@pytest.fixture(scope="module")
+def top() -> CameraModel:
+    return load_camera(PROFILE / "camera_top.yaml")
+
+
+def seen(*parts: tuple[float, float, float], class_id: int = BLOCK) -> Detections:
+    """Detections of parts (x, y, yaw)."""
+    count = len(parts)
+    given = np.array(parts, np.float32).reshape(-1, 3)
+    return Detections(
+        cameras=CAMERA,
+        camera_index=np.zeros(count, np.int32),
+        class_id=np.full(count, class_id, np.int32),
+        score=np.full(count, 0.9, np.float32),
+        box_px=np.zeros((count, 4), np.float32),
+        ground_px=np.zeros((count, 2), np.float32),
+        ego_position_m=np.ascontiguousarray(given[:, :2]),
+        ego_covariance_m2=np.tile(np.eye(2, dtype=np.float32) * 0.003**2, (count, 1, 1)),
+        heading_rad=np.ascontiguousarray(given[:, 2]),
+        size_m=np.tile(np.array([[0.08, 0.04]], np.float32), (count, 1)),
+    )
+
+
+def hand_over(x: float, y: float) -> RobotPose:
+    return RobotPose(limbs_m=fill_line(np.array([[0.0, 0.0, 0.3], [x, y, 0.35], [x, y, 0.02]])))
+
+
+def ride(tracker: Tracker, ticks: int, y: float = 0.6) -> float:
+    """Let a part ride by in view for so many ticks; returns where it is then."""
+    for k in range(ticks):
+        tracks = tracker.update(seen((0.5, y + 0.1 * SPEED_MPS * k, 0.3)), AWAY, 0.1 * k)
+    assert tracks.track_id.tolist() == [1]
+    return y + 0.1 * SPEED_MPS * (ticks - 1)
+
+
+def coast(tracker: Tracker, start: int, robot: RobotPose, ticks: int = 45) -> tuple[float, Tracks]:
+    """How long a track lives without detections, s, and its last report."""
+    last = None
+    for k in range(start, start + ticks):
+        tracks = tracker.update(no_detections(CAMERA), robot, 0.1 * k)
+        if not len(tracks.track_id):
+            break
+        last = tracks
+    assert last is not None
+    return 0.1 * (k - start), last
+
+
+def test_speed_of_the_belt_is_learnt_within_a_second(top: CameraModel) -> None:
+    tracker = Tracker([top], BELT)
+    y = ride(tracker, 10)
+    tracks = tracker.update(seen((0.5, y + 0.1 * SPEED_MPS, 0.3)), AWAY, 1.0)
+    assert tracks.odom_velocity_mps[0] == pytest.approx([0.0, SPEED_MPS], abs=0.02)
+    assert tracks.odom_position_m[0] == pytest.approx([0.5, y + 0.1 * SPEED_MPS], abs=0.003)
+
+
+def test_what_should_be_seen_and_is_not_is_gone_soon(top: CameraModel) -> None:
+    tracker = Tracker([top], BELT)
+    ride(tracker, 12)
+    lived_s, _ = coast(tracker, 12, AWAY)
+    assert 0.4 <= lived_s <= 0.7
+
+
+def test_a_part_under_the_arm_goes_on_with_the_belt(top: CameraModel) -> None:
+    tracker = Tracker([top], BELT)
+    y = ride(tracker, 12)
+    lived_s, last = coast(tracker, 12, hand_over(0.5, y - 0.03), ticks=4)  # the hand stays above where it went under
+    assert lived_s == pytest.approx(0.3)
+    assert last.odom_position_m[0] == pytest.approx([0.5, y + 0.4 * SPEED_MPS], abs=0.01)
+    tracker = Tracker([top], BELT)
+    for k in range(12):
+        tracker.update(seen((0.5, 0.2, 0.3)), AWAY, 0.1 * k)
+    lived_s, _ = coast(tracker, 12, hand_over(0.5, 0.2))  # one that stands, for as long as it may
+    assert lived_s == pytest.approx(BELT.tracker.unseen_max_s, abs=0.11)
+
+
+def test_a_part_that_left_the_picture_is_kept_for_a_second(top: CameraModel) -> None:
+    tracker = Tracker([top], BELT)
+    y = ride(tracker, 20, y=0.05)
+    assert y < -0.32
+    lived_s, last = coast(tracker, 20, AWAY)
+    assert lived_s == pytest.approx(BELT.tracker.outside_max_s, abs=0.25)
+    assert last.odom_position_m[0, 1] < -0.45
+
+
+@pytest.mark.parametrize(("class_id", "part_rad"), [(CUBE, np.pi / 2), (BLOCK, np.pi)])
+def test_a_yaw_told_from_the_other_side_is_the_same_yaw(top: CameraModel, class_id: int, part_rad: float) -> None:
+    tracker = Tracker([top], BELT)
+    rng = np.random.default_rng(0)
+    for k in range(30):
+        yaw = 0.75 + part_rad * rng.integers(-2, 3) + 0.05 * rng.normal()
+        tracks = tracker.update(seen((0.5, 0.2, yaw), class_id=class_id), AWAY, 0.1 * k)
+        if k >= 2:
+            off = (tracks.odom_heading_rad[0] - 0.75 + part_rad / 2) % part_rad - part_rad / 2
+            assert abs(off) < 0.2
+
+
+def test_a_belt_that_moves_says_nothing_of_a_yaw(top: CameraModel) -> None:
+    tracker = Tracker([top], BELT)
+    for k in range(20):
+        tracks = tracker.update(seen((0.5, 0.7 - 0.03 * k, 0.4)), AWAY, 0.1 * k)
+    assert tracks.odom_heading_rad[0] == pytest.approx(0.4, abs=0.02)
+
+
+def test_touching_parts_stay_two_and_a_colour_misread_stays_one(top: CameraModel) -> None:
+    tracker = Tracker([top], BELT)
+    for k in range(25):
+        y = 0.6 - 0.02 * k
+        found = seen((0.5, y, 0.0), (0.5, y + 0.045, 0.0))
+        found.class_id[0] = CYLINDER if k % 7 == 6 else BLOCK
+        tracks = tracker.update(found, AWAY, 0.1 * k)
+    assert tracks.track_id.tolist() == [1, 2]
+    assert tracks.class_id.tolist() == [BLOCK, BLOCK]
+
+
+def test_hundreds_of_updates_leave_covariances_sound(top: CameraModel) -> None:
+    tracker = Tracker([top], BELT)
+    rng = np.random.default_rng(1)
+    for k in range(600):
+        x, y = np.array([0.5, 0.2]) + 0.003 * rng.normal(size=2)
+        tracks = tracker.update(seen((x, y, 0.0)), AWAY, 0.1 * k)
+        if k:
+            assert np.linalg.eigvalsh(tracks.covariance[0].astype(float)).min() > 0
+
+
+def test_limbs_hide_what_is_behind_them_in_the_picture(top: CameraModel) -> None:
+    ground = np.array([[0.5, 0.2], [0.5, 0.45], [0.7, 0.2]])
+    hidden = find_hidden(top, ground, hand_over(0.5, 0.2).limbs_m, 0.08)
+    assert hidden.tolist() == [True, False, False]
+    assert not find_hidden(top, ground, np.zeros((0, 3)), 0.08).any()
+    assert find_hidden(top, np.zeros((0, 2)), hand_over(0.5, 0.2).limbs_m, 0.08).shape == (0,)
+
+
+def test_an_arm_stands_where_it_is_and_says_what_of_it_is_in_the_way() -> None:
+    points = np.array([[0.0, 0.0, 0.3], [0.4, 0.0, 0.6], [0.5, 0.0, 0.2]], np.float32)
+    state = ArmState(
+        joint_position_rad=np.zeros(7, np.float32),
+        joint_velocity_radps=np.array([-1.2, 0, 0, 0.1, 2.0, 2.0, 2.0], np.float32),
+        base_link_points_m=points,
+    )
+    pose = read_pose(state)
+    assert (pose.x_m, pose.y_m, pose.yaw_rad, pose.speed_mps) == (0.0, 0.0, 0.0, 0.0)
+    assert pose.sweep_mps == pytest.approx(1.2)
+    assert np.diff(pose.limbs_m, axis=0).max() <= 0.05
+    assert pose.limbs_m[-1] == pytest.approx(points[-1])
+    with pytest.raises(TypeError, match="expected the state of a vehicle or of an arm, got Truth"):
+        read_pose(no_parts())
+
+
+def no_parts(classes: tuple[int, ...] = ()) -> Truth:
+    count = len(classes)
+    return Truth(
+        header=Header(valid=True),
+        agent_id=np.arange(count, dtype=np.int32),
+        class_id=np.array(classes, np.int32),
+        map_position_m=np.full((count, 2), 0.4, np.float32),
+        map_velocity_mps=np.zeros((count, 2), np.float32),
+        map_yaw_rad=np.zeros(count, np.float32),
+        size_m=np.full((count, 3), 0.04, np.float32),
+    )
+
+
+def test_what_is_of_no_class_is_no_track() -> None:
+    tracks = truth_tracks(no_parts((CUBE, -1, BLOCK)), BELT.truth_range_m)
+    assert tracks.class_id.tolist() == [CUBE, BLOCK]
+
+
+def test_the_nodes_of_a_profile_take_its_task(top: CameraModel) -> None:
+    node = create({"mode": "blind", "task": "pick", "forecaster": "cv", "cameras": [top]})
+    assert {i.service for i in node.inputs} == {"arm_state"}
+    with pytest.raises(ValueError, match=r"drive-forecaster: made for the task 'drive': class_names"):
+        create({"mode": "truth", "task": "pick", "forecaster": "drive-forecaster", "cameras": [top], "device": "cpu"})
+    with pytest.raises(ValueError, match="task: expected one of drive, pick, got 'sort'"):
+        create({"mode": "truth", "task": "sort", "cameras": [top]})
