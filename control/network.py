@@ -19,17 +19,12 @@ InputsT = TypeVar("InputsT")  # what a task's policy is given
 
 @dataclass(frozen=True)
 class Interface(Generic[InputsT]):
-    """What a task's policies see and do.
-
-    ``observe`` takes the task's inputs to an observation [B, D]; ``action_meaning`` and ``limits`` are told in bundles.
-    """
+    """What a task's policies see and do. ``observe`` takes the task's inputs to an observation [B, D]."""
 
     task: str
     layout: ObservationLayout
     action_size: int
     observe: Callable[[InputsT], np.ndarray]
-    action_meaning: str
-    limits: Any  # of the commands that actions become, a msgspec struct
 
 
 class NetworkPolicy(Generic[InputsT]):

@@ -9,7 +9,6 @@ import numpy as np
 
 from visuomotor.control.action import ACTION_SIZE
 from visuomotor.control.baselines import IdmMobilDriver, RandomDriver
-from visuomotor.control.config import ENVELOPE
 from visuomotor.control.inputs import DriveInputs
 from visuomotor.control.network import Interface, NetworkPolicy
 from visuomotor.control.observation import LAYOUT, observe
@@ -34,14 +33,7 @@ class Policy(Protocol):
         ...
 
 
-DRIVE = Interface(
-    task="drive",
-    layout=LAYOUT,
-    action_size=ACTION_SIZE,
-    observe=observe,
-    action_meaning="acceleration, lateral target: control.action.decode",
-    limits=ENVELOPE,
-)
+DRIVE = Interface(task="drive", layout=LAYOUT, action_size=ACTION_SIZE, observe=observe)
 
 
 class OnnxPolicy(NetworkPolicy[DriveInputs]):

@@ -42,7 +42,7 @@ class Hand:
     @classmethod
     def of(cls, inputs: ArmInputs) -> Hand:
         """From width and force of the fingers and the last action."""
-        grip = np.nan_to_num(inputs.last_action_norm[:, 4])
+        grip = np.clip(np.nan_to_num(inputs.last_action_norm[:, 4]), -1.0, 1.0)
         closing = grip <= 0.0
         width = inputs.gripper_width_m
         bins = inputs.bin_m.shape[1]

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from visuomotor.control.arm.config import ACTION_NAMES, CELL, JOINTS, LIMITS
+from visuomotor.control.arm.config import ACTION_NAMES, JOINTS, LIMITS
 from visuomotor.control.arm.inputs import CAMERA_NAMES, ArmInputs
 from visuomotor.control.arm.targets import BALL, CANDIDATES, HORIZONS_S, NEIGHBOUR_MAX_M, ROUND, TIME_MAX_S
 from visuomotor.control.layout import Feature, ObservationLayout, make_features
@@ -85,8 +85,6 @@ def _features() -> Iterator[Feature]:
 LAYOUT = ObservationLayout(tuple(_features()), LAYOUT_VERSION)
 _PART = sum(feature.name.startswith("part0_") for feature in LAYOUT.features)
 _LOW, _HIGH = (np.array(border) for border in (LIMITS.position_min_rad, LIMITS.position_max_rad))
-_REACH_LOW = np.array([CELL.belt_x_m[0], CELL.reach_y_m[0]])
-_REACH_HIGH = np.array([CELL.belt_x_m[1], CELL.reach_y_m[1]])
 
 
 def observe(inputs: ArmInputs) -> np.ndarray:
@@ -138,7 +136,6 @@ def _parts(inputs: ArmInputs) -> np.ndarray:
     column = 1 + 2 * len(HORIZONS_S)
     for index, horizon in enumerate(HORIZONS_S):
         out[..., 1 + 2 * index : 3 + 2 * index] = targets.at(horizon) - tool
-    outside = targets.next_m - np.clip(targets.next_m, _REACH_LOW, _REACH_HIGH)
     columns = (
         near[..., 0],
         near[..., 1],
@@ -150,7 +147,7 @@ def _parts(inputs: ArmInputs) -> np.ndarray:
         targets.intercept_s,
         targets.intercept_m[..., 0] - tool[..., 0],
         targets.intercept_m[..., 1] - tool[..., 1],
-        np.abs(outside).max(axis=2),
+        targets.outside_m,
         targets.time_left_s,
         targets.grip_yaw_rad - targets.yaw_next_rad[:, None],
         targets.tool_next_m[:, None, 2] - targets.grip_height_m,

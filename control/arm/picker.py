@@ -10,7 +10,7 @@ import dataclasses
 import msgspec
 import numpy as np
 
-from visuomotor.control.arm.action import encode
+from visuomotor.control.arm.action import decode, encode
 from visuomotor.control.arm.config import ACTION_SIZE, CELL, CONTROL_PERIOD_S, LIMITS
 from visuomotor.control.arm.hand import OPEN, close_for
 from visuomotor.control.arm.inputs import ArmInputs
@@ -105,6 +105,9 @@ def decide(inputs: ArmInputs, gains: PickerGains = GAINS) -> np.ndarray:
 
     reach = _reach(inputs, targets, closing, gains)
     twist = np.where(held[:, None], _carry(inputs, gains), reach.twist)
+    blind = closing & ~targets.found[:, 0]  # the track is lost below the hand: go on as before
+    twist[blind] = 0.0
+    twist[blind, :2] = decode(inputs.last_action_norm[blind])[0][:, :2]
     twist[releasing] = 0.0
     opened = np.where(held, _arrived(inputs, gains), ~closing & ~reach.close)
     bins = inputs.bin_m.shape[1]
@@ -133,7 +136,7 @@ def _reach(inputs: ArmInputs, targets: Targets, closing: np.ndarray, gains: Pick
     # near the part: follow it; farther: straight to where they meet
     ahead = np.maximum(targets.intercept_s[:, 0] - 0.15, 0.05)[:, None]
     meet = targets.intercept_m[:, 0] - tool[:, :2]
-    outside = np.abs(targets.next_m[:, 0] - np.clip(targets.next_m[:, 0], *_REACH)).max(axis=1) > 0.0
+    outside = targets.outside_m[:, 0] > 0.0
     far = (targets.intercept_s[:, 0] > gains.lost_s) | outside
     follow = velocity + _approach(error, gains)
     wait = np.array(gains.wait_m)
@@ -153,9 +156,6 @@ def _reach(inputs: ArmInputs, targets: Targets, closing: np.ndarray, gains: Pick
     down = np.abs(goal - tool[:, 2]) < gains.close_z_m
     close = found & wide & ~far & down & (away < gains.close_xy_m) & (np.abs(yaw_error) < gains.close_yaw_rad)
     return _Reach(np.column_stack([level, lift, turn]), close)
-
-
-_REACH = (np.array([CELL.belt_x_m[0], CELL.reach_y_m[0]]), np.array([CELL.belt_x_m[1], CELL.reach_y_m[1]]))
 
 
 def _approach(way: np.ndarray, gains: PickerGains) -> np.ndarray:

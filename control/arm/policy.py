@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from visuomotor.control.arm.config import ACTION_SIZE, LIMITS
+from visuomotor.control.arm.config import ACTION_SIZE
 from visuomotor.control.arm.inputs import ArmInputs
 from visuomotor.control.arm.observation import LAYOUT, observe
 from visuomotor.control.arm.picker import RandomPicker, ScriptedPicker
@@ -17,14 +17,7 @@ from visuomotor.deploy.runtime.tuning import Tuning
 from visuomotor.messages.schema import Episode
 
 BASELINES = ("scripted", "random")
-PICK = Interface(
-    task="pick",
-    layout=LAYOUT,
-    action_size=ACTION_SIZE,
-    observe=observe,
-    action_meaning="velocity of the tool x, y, z, yaw rate, gripper: control.arm.action.decode, control.arm.hand",
-    limits=LIMITS,
-)
+PICK = Interface(task="pick", layout=LAYOUT, action_size=ACTION_SIZE, observe=observe)
 
 
 class Policy(Protocol):

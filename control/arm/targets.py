@@ -36,6 +36,8 @@ FOLLOWED_XY_M, FOLLOWED_HEIGHT_M = 0.045, 0.13  # the tool is as near as that: i
 FOLLOWED_BONUS_S = 20.0
 OBSTRUCTED_S, LOST_S = 4.0, 40.0  # a part between others, or one that is gone before it is gripped, comes later
 EDGE_M = 0.01  # parts lie on the belt
+TAKE_AFTER_S, TAKE_Y_M = 1.0, 0.22  # parts come this far into reach before they are taken, but not farther than that:
+WAIT_Y_M = 0.20  # a hand that waits here, below the camera, does not hide what comes
 
 # How to grip it
 OPTIONS = 4  # an eighth of a turn apart
@@ -67,8 +69,9 @@ class Targets:
     future_m: np.ndarray  # [B, K, T, 2] expected, one step of the forecast apart
     step_s: float
     spread_m: np.ndarray  # [B, K, 2] between the futures, at SPREAD_HORIZONS_S
-    intercept_s: np.ndarray  # the tool can be there after so long, waiting for it at the edge of reach included
-    intercept_m: np.ndarray  # [B, K, 2] where
+    intercept_s: np.ndarray  # the tool can be there after so long, waiting for it included
+    intercept_m: np.ndarray  # [B, K, 2] where, or where to wait for it
+    outside_m: np.ndarray  # how far it is from where it may be taken, at NEXT_S
     time_left_s: np.ndarray  # in reach
     grip_yaw_rad: np.ndarray  # of the tool
     grip_width_m: np.ndarray  # of the part between the fingers
@@ -87,9 +90,14 @@ class Targets:
         tool = inputs.tool_position_m + CONTROL_PERIOD_S * (0.5 * inputs.tool_velocity_mps + last[:, :3])
         yaw = inputs.tool_yaw_rad + CONTROL_PERIOD_S * 1.5 * last[:, 3]
         future, spread = _expect(inputs)
-        intercept, place = _intercept(tool, future, inputs.forecast_step_s)
         pace = _at(future, 1.2, inputs.forecast_step_s) - _at(future, 0.3, inputs.forecast_step_s)
         approach = np.maximum(-pace[..., 1] / 0.9, 1e-3)
+        take_y = np.maximum(CELL.reach_y_m[1] - TAKE_AFTER_S * np.where(approach > 0.02, approach, 0.0), TAKE_Y_M)
+        intercept, place = _intercept(tool, future, take_y, approach, inputs.forecast_step_s)
+        following = 0.5 * (_at(future, 0.1, inputs.forecast_step_s) + _at(future, 0.2, inputs.forecast_step_s))
+        low = np.array([CELL.belt_x_m[0], CELL.reach_y_m[0]])
+        high = np.stack([np.full_like(take_y, CELL.belt_x_m[1]), take_y], axis=2)
+        outside = np.abs(following - np.clip(following, low, high)).max(axis=2)
         y = inputs.track_position_m[..., 1]
         time_left = np.clip((y - CELL.reach_y_m[0]) / approach, 0.0, TIME_MAX_S)
         cost = _cost(inputs, intercept, time_left)
@@ -114,6 +122,7 @@ class Targets:
             spread_m=spread[rows, slot],
             intercept_s=intercept[rows, slot],
             intercept_m=place[rows, slot],
+            outside_m=outside[rows, slot],
             time_left_s=time_left[rows, slot],
             grip_yaw_rad=grip.yaw_rad[rows, order],
             grip_width_m=width,
@@ -161,21 +170,32 @@ def _expect(inputs: ArmInputs) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.sqrt((weight[..., None] * away).sum(axis=2))
 
 
-def _intercept(tool: np.ndarray, future: np.ndarray, step_s: float) -> tuple[np.ndarray, np.ndarray]:
-    """Time [B, N] after which the tool can be where a part is then, and that place [B, N, 2]."""
+def _intercept(
+    tool: np.ndarray, future: np.ndarray, take_y: np.ndarray, approach: np.ndarray, step_s: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Time [B, N] after which the tool can be where a part is then, and that place [B, N, 2].
+
+    ``take_y`` [B, N]: no farther upstream than this; a part that is not there within the forecast is waited for.
+    """
     steps = future.shape[2]
     time = step_s * np.arange(1, steps + 1)
     away = np.hypot(future[..., 0] - tool[:, None, None, 0], future[..., 1] - tool[:, None, None, 1])
     possible = away <= TRAVEL_SPEED_MPS * np.maximum(time - CONTROL_PERIOD_S, 0.0) + 1e-3
-    possible &= future[..., 1] <= CELL.reach_y_m[1]
+    possible &= future[..., 1] <= take_y[..., None]
     possible[..., -1] = True
     index = possible.argmax(axis=2)
     place = np.take_along_axis(future, index[:, :, None, None], axis=2)[:, :, 0]
-    upstream = np.maximum(place[..., 1] - CELL.reach_y_m[1], 0.0)  # not in reach within the forecast
-    pace = np.maximum((future[:, :, 0, 1] - future[:, :, -1, 1]) / (step_s * (steps - 1)), 0.02)
-    intercept = time[index] + upstream / pace
-    low, high = (CELL.belt_x_m[0], CELL.reach_y_m[0]), (CELL.belt_x_m[1], CELL.reach_y_m[1])
-    return np.minimum(intercept, TIME_MAX_S), np.clip(place, low, high)
+    upstream = np.maximum(place[..., 1] - take_y, 0.0)  # not there within the forecast
+    intercept = time[index] + upstream / np.maximum(approach, 0.02)
+    coming = future[:, :, 0, 1] > take_y
+    place = np.stack(
+        [
+            np.clip(place[..., 0], *CELL.belt_x_m),
+            np.clip(place[..., 1], CELL.reach_y_m[0], np.where(coming, np.minimum(take_y, WAIT_Y_M), take_y)),
+        ],
+        axis=2,
+    )
+    return np.minimum(intercept, TIME_MAX_S), place
 
 
 def _cost(inputs: ArmInputs, intercept: np.ndarray, time_left: np.ndarray) -> np.ndarray:

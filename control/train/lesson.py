@@ -21,7 +21,6 @@ class Lesson:
     """
 
     interface: Interface[Any]
-    title: str  # of the bundle's report
     teachers: dict[str, str]
     baseline: str
     disturbance: tuple[float, ...]

@@ -38,7 +38,6 @@ def _penalise_driving(mean: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
 
 DRIVING = Lesson(
     interface=DRIVE,
-    title="Driving policy",
     teachers={"planner": "a privileged planner that sees the simulator's true state", "idm": "IDM + MOBIL"},
     baseline="IDM + MOBIL",
     disturbance=(0.15, 0.1),
@@ -63,7 +62,6 @@ def _weigh_picking(observation: np.ndarray, action: np.ndarray) -> np.ndarray:
 
 PICKING = Lesson(
     interface=PICK,
-    title="Picking policy",
     teachers={"picker": "the scripted picker on the simulator's true state, which knows how the belt will run"},
     baseline="scripted picker",
     disturbance=(0.12, 0.12, 0.08, 0.12, 0.0),

@@ -1,4 +1,4 @@
-"""A task's policy to bundle: normaliser, mean action and clip in one ONNX graph, proven equal to the torch original."""
+"""A trained policy to a bundle: normaliser, mean action and clip in one ONNX graph, proven equal to torch."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from torch import nn
 
 from visuomotor.control.layout import ObservationLayout
 from visuomotor.control.train.checkpoint import LearnedDriver, Progress, load_checkpoint
+from visuomotor.control.train.lesson import Lesson
+from visuomotor.control.train.lessons import get_lesson
 from visuomotor.control.train.normalizer import Normalizer
 from visuomotor.control.train.warm_ppo import WarmPPO
 from visuomotor.deploy.export.parity import ParityResult, check_parity
-from visuomotor.deploy.export.policy_rows import PolicyRow, get_policy_row
+from visuomotor.deploy.export.policy_rows import get_policy_row
 from visuomotor.deploy.export.portable import strip_traces
 from visuomotor.deploy.export.revision import find_revision
 from visuomotor.deploy.runtime.bundle import Bundle, BundleMeta, TensorSpec, write_bundle
 from visuomotor.deploy.runtime.session import make_session
-from visuomotor.messages.tasks import DEFAULT_TASK
 
 INPUT, OUTPUT = "observation", "action_norm"
 
@@ -43,7 +44,7 @@ class PolicyGraph(nn.Module):
 
     @classmethod
     def of_checkpoint(cls, model: WarmPPO, normalizer: Normalizer) -> PolicyGraph:
-        """The graph of a trained driver."""
+        """The graph of a trained policy."""
         return cls(
             nn.Sequential(model.policy.mlp_extractor.policy_net, model.policy.action_net),
             torch.tensor(normalizer.mean, dtype=torch.float32),
@@ -65,32 +66,39 @@ def export_policy(
     metrics: Mapping[str, Any] | None = None,
     report: str | None = None,
 ) -> Bundle:
-    """Write the bundle of a policy checkpoint and return it as loaded; its settings say of which task it is.
+    """Write the bundle of a policy checkpoint and return it as loaded.
 
     Parity with torch is checked on random and edge observations and on ``recorded`` ones [M, D], where given. Raises
     ParityError when the graph differs, ValueError when the checkpoint is damaged or of another observation layout.
     """
     model, normalizer, progress = load_checkpoint(checkpoint)
-    row = get_policy_row(progress.settings.get("task", DEFAULT_TASK))
-    layout = row.interface.layout
+    row, lesson = get_policy_row(progress.task), get_lesson(progress.task)
+    interface, layout = row.interface, row.interface.layout
     graph = PolicyGraph.of_checkpoint(model, normalizer).eval()
     data = _to_onnx(graph, layout.size)
     meta = BundleMeta(
         kind="policy",
-        task=row.interface.task,
-        inputs=(TensorSpec(name=INPUT, dtype="float32", shape=("batch", layout.size), meaning="control.observation"),),
+        task=progress.task,
+        inputs=(
+            TensorSpec(
+                name=INPUT,
+                dtype="float32",
+                shape=("batch", layout.size),
+                meaning=interface.observe.__module__.removeprefix("visuomotor."),
+            ),
+        ),
         outputs=(
             TensorSpec(
                 name=OUTPUT,
                 dtype="float32",
-                shape=("batch", row.interface.action_size),
+                shape=("batch", interface.action_size),
                 low=-1.0,
                 high=1.0,
                 meaning=row.action,
             ),
         ),
         training={
-            "algorithm": _algorithm(progress),
+            "algorithm": _algorithm(progress, lesson),
             "split": "train",
             "settings": progress.settings,
             "minutes": round(progress.minutes, 1),
@@ -111,14 +119,14 @@ def export_policy(
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "weights.safetensors"
         save_file({name: value.contiguous() for name, value in graph.state_dict().items()}, weights)
-        driver = LearnedDriver(model, normalizer)
+        driver = LearnedDriver(model, normalizer, interface)
         session = make_session(data, "cpu", threads=1)
         parity = check_parity(
             lambda case: {OUTPUT: driver.act_on(case[INPUT])}, session, _parity_cases(layout, recorded)
         ).raise_if_failed()
         meta = msgspec.structs.replace(meta, parity=parity.to_meta())
         return write_bundle(
-            out, model=data, meta=meta, report=report or _report(row, progress, parity), weights=weights
+            out, model=data, meta=meta, report=report or _report(row.title, progress, lesson, parity), weights=weights
         )
 
 
@@ -161,28 +169,23 @@ def _tuning_metrics(progress: Progress) -> dict[str, Any]:
     last = progress.evaluations[-1]
     metrics: dict[str, Any] = {}
     for name in ("truth", "errors"):
-        metrics[f"tune_success_{name}"] = last[name]["success"]
-        metrics[f"tune_mean_speed_{name}_mps"] = last[name]["mean_speed_mps"]
-    metrics.update({f"tune_success_idm_{name}": value for name, value in progress.baseline.items()})
+        for figure, value in last[name].items():
+            if figure not in ("text", "score"):
+                quantity, unit = (figure[:-4], "_mps") if figure.endswith("_mps") else (figure, "")
+                metrics[f"tune_{quantity}_{name}{unit}"] = value
+    metrics.update({f"tune_success_baseline_{name}": value for name, value in progress.baseline.items()})
     return metrics
 
 
-TEACHERS = {
-    "planner": "a privileged planner that sees the simulator's true state",
-    "idm": "IDM + MOBIL",
-    "scripted": "the scripted baseline",
-}
-
-
-def _algorithm(progress: Progress) -> str:
-    teacher = TEACHERS[progress.settings.get("teacher", "idm")]
+def _algorithm(progress: Progress, lesson: Lesson) -> str:
+    teacher = lesson.teachers[progress.settings["teacher"]]
     imitation = f"imitation of {teacher} (DAgger, {int(progress.imitation.get('samples', 0))} labelled states)"
     if not progress.environment_steps:
         return imitation
     return f"{imitation}, then PPO of stable-baselines3 ({progress.environment_steps} steps)"
 
 
-def _report(row: PolicyRow, progress: Progress, parity: ParityResult) -> str:
+def _report(title: str, progress: Progress, lesson: Lesson, parity: ParityResult) -> str:
     rows = [
         f"| {e['minutes']:.0f} | {e['phase']} | {e['steps']} | {e['truth']['text']} | {e['errors']['text']} |"
         for e in progress.evaluations
@@ -190,13 +193,13 @@ def _report(row: PolicyRow, progress: Progress, parity: ParityResult) -> str:
     baseline = ", ".join(f"{name} {value:.1%}" for name, value in progress.baseline.items())
     return "\n".join(
         [
-            f"# {row.title}",
+            f"# {title}",
             "",
-            f"How it was trained: {_algorithm(progress)}, on the perception error model.",
+            f"How it was trained: {_algorithm(progress, lesson)}, on the perception error model.",
             "Cases: split `train`; this checkpoint was written at the last evaluation below, on the first",
             f"{progress.settings['evaluation_cases']} cases of split `tune`; evaluation cases were never used.",
             "",
-            *([f"IDM + MOBIL on the same tuning cases: {baseline}.", ""] if baseline else []),
+            *([f"{lesson.baseline} on the same tuning cases: {baseline}.", ""] if baseline else []),
             "| minutes | phase | PPO steps | truth | error model |",
             "|---|---|---|---|---|",
             *rows,

@@ -45,7 +45,6 @@ class CellState(Protocol):
     tick: np.ndarray
     joint_position_rad: np.ndarray  # [B, 7]
     gripper_width_m: np.ndarray
-    belt_travel_m: np.ndarray  # how far the belt has run
     part_present: np.ndarray
     part_id: np.ndarray
     part_class: np.ndarray  # -1: of no class
@@ -54,6 +53,10 @@ class CellState(Protocol):
     part_yaw_rad: np.ndarray  # of the longer side
     part_size_m: np.ndarray
     part_spec: Any  # [B][P] PartSpec
+
+    @property
+    def belt_travel_m(self) -> np.ndarray:
+        """How far each belt has run [B]."""
 
 
 class CellScene(Protocol):
@@ -217,11 +220,14 @@ class CellRenderer:
 
 
 def clutter_pose(rng: np.random.Generator) -> tuple[tuple[float, float], float, float]:
-    """Centre, yaw and scale of a piece of clutter: beyond the belt, or on the robot's side away from the bins."""
-    if rng.random() < 0.7:
+    """Centre, yaw and scale of a piece of clutter: beyond the belt, or on the robot's side, behind it and upstream."""
+    side = rng.random()
+    if side < 0.3:
         centre = (float(rng.uniform(0.77, 0.95)), float(rng.uniform(-0.55, 1.05)))
+    elif side < 0.8:
+        centre = (float(rng.uniform(-0.15, 0.22)), float(rng.uniform(0.58, 1.10)))
     else:
-        centre = (float(rng.uniform(0.06, 0.22)), float(rng.uniform(0.62, 1.05)))
+        centre = (float(rng.uniform(-0.30, -0.12)), float(rng.uniform(-0.60, 0.55)))
     return centre, float(rng.uniform(-np.pi, np.pi)), float(rng.uniform(0.6, 1.15))
 
 

@@ -76,6 +76,7 @@ def _unit_duck() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The duck over its size, reduced: vertices, normals, columns (its texture tells beak and eyes), triangles."""
     found = read_wavefront(Path(pybullet_data.getDataPath()) / VISUAL_MESH["duck_vhacd.obj"])
     texture = cv2.imread(str(Path(pybullet_data.getDataPath()) / "duckCM.png"))
+    assert texture is not None  # pybullet_data's own file
     rows = ((1.0 - found.uv[:, 1]) * (texture.shape[0] - 1)).round().astype(int).clip(0, texture.shape[0] - 1)
     columns = (found.uv[:, 0] * (texture.shape[1] - 1)).round().astype(int).clip(0, texture.shape[1] - 1)
     blue, green, _ = texture[rows, columns].T.astype(int)
@@ -93,11 +94,10 @@ def bin_mesh(size_m: tuple[float, float, float]) -> Mesh:
     length, width, height = size_m
     x, y, wall = length / 2, width / 2, BIN_WALL_M
     mesh = Mesh()
-    for side in (-1, 1):
-        ends = sorted((side * x, side * (x + wall)))
-        box(mesh, (ends[0], ends[1]), (-y - wall, y + wall), (0.0, height), Part.PAINT)
-        ends = sorted((side * y, side * (y + wall)))
-        box(mesh, (-x, x), (ends[0], ends[1]), (0.0, height), Part.PAINT)
+    for near, far in ((-x - wall, -x), (x, x + wall)):
+        box(mesh, (near, far), (-y - wall, y + wall), (0.0, height), Part.PAINT)
+    for near, far in ((-y - wall, -y), (y, y + wall)):
+        box(mesh, (-x, x), (near, far), (0.0, height), Part.PAINT)
     mesh.polygon([(-x, -y, 0.003), (x, -y, 0.003), (x, y, 0.003), (-x, y, 0.003)], Part.PAINT_DARK)
     return mesh
 
@@ -109,18 +109,19 @@ def clutter_mesh(kind: str, scale: float) -> Mesh:
         box(mesh, (-0.09 * k, 0.09 * k), (-0.06 * k, 0.06 * k), (0.0, 0.08 * k), Part.PAINT)
         box(mesh, (-0.091 * k, 0.091 * k), (-0.01 * k, 0.01 * k), (0.0, 0.081 * k), Part.ACCENT)
     elif kind == "crate":
-        for x, y in (((-0.11, -0.10), (-0.08, 0.08)), ((0.10, 0.11), (-0.08, 0.08))):
-            box(mesh, (x[0] * k, x[1] * k), (y[0] * k, y[1] * k), (0.0, 0.07 * k), Part.PAINT)
-        for x, y in (((-0.10, 0.10), (-0.08, -0.07)), ((-0.10, 0.10), (0.07, 0.08))):
-            box(mesh, (x[0] * k, x[1] * k), (y[0] * k, y[1] * k), (0.0, 0.07 * k), Part.PAINT)
+        for near, far in ((-0.11, -0.10), (0.10, 0.11)):
+            box(mesh, (near * k, far * k), (-0.08 * k, 0.08 * k), (0.0, 0.07 * k), Part.PAINT)
+        for near, far in ((-0.08, -0.07), (0.07, 0.08)):
+            box(mesh, (-0.10 * k, 0.10 * k), (near * k, far * k), (0.0, 0.07 * k), Part.PAINT)
     elif kind == "post":
         ring(mesh, (0.02 * k, 0.02 * k), (0.0, 0.22 * k), Part.PAINT, sides=8)
         ring(mesh, (0.021 * k, 0.021 * k), (0.18 * k, 0.225 * k), Part.ACCENT, sides=8)
     elif kind == "sheet":
         box(mesh, (-0.105 * k, 0.105 * k), (-0.075 * k, 0.075 * k), (0.0, 0.001), Part.WHITE)
         for row in range(5):
-            x = (-0.08 + 0.035 * row) * k
-            box(mesh, (x, x + 0.008 * k), (-0.06 * k, (0.02 + 0.01 * (row % 3)) * k), (0.001, 0.0015), Part.TYRE)
+            line = (-0.08 + 0.035 * row) * k
+            end = (0.02 + 0.01 * (row % 3)) * k
+            box(mesh, (line, line + 0.008 * k), (-0.06 * k, end), (0.001, 0.0015), Part.TYRE)
     elif kind == "tool":
         beam(mesh, (0.0, -0.09 * k, 0.012 * k), (0.0, 0.02 * k, 0.012 * k), 0.024 * k, Part.ACCENT)
         beam(mesh, (0.0, 0.02 * k, 0.012 * k), (0.0, 0.11 * k, 0.012 * k), 0.008 * k, Part.RIM)
@@ -145,8 +146,8 @@ def clutter_mesh(kind: str, scale: float) -> Mesh:
         ring(mesh, (0.045 * k, 0.012 * k), (0.0, 0.12 * k), Part.ACCENT, sides=10)
     elif kind == "cable":
         points = [(0.06 * np.sin(1.3 * i) * k, (-0.15 + 0.05 * i) * k, 0.005) for i in range(7)]
-        for start, end in itertools.pairwise(points):
-            beam(mesh, start, end, 0.009, Part.TYRE)
+        for one, following in itertools.pairwise(points):
+            beam(mesh, one, following, 0.009, Part.TYRE)
     elif kind == "stack":
         for level in range(4):
             half = (0.06 - 0.004 * level) * k

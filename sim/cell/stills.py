@@ -17,7 +17,7 @@ from visuomotor.sim.cell.parts import CATALOGUE, DISTRACTOR, DISTRACTORS, PartSp
 from visuomotor.sim.cell.posture import plan_view, quaternion_from_turn, turn_from_quaternion
 from visuomotor.sim.cell.shapes import part_mesh
 
-BELT_Y_M = (-0.50, 1.00)  # a little more than the camera above the belt sees
+BELT_Y_M = (-0.55, 1.00)  # a little more than the camera above the belt sees
 PARTS_RANGE = (4, 17)
 DISTRACTOR_SHARE = 0.22
 TOUCHING_SHARE = 0.35
@@ -104,7 +104,7 @@ def _draw_spec(split: str, rng: np.random.Generator) -> PartSpec:
 def _place(spec: PartSpec, x_m: float, y_m: float, turn: np.ndarray, floor_m: float = 0.0) -> Placed:
     """A part that stands on ``floor_m`` with its middle over a point."""
     corners = part_mesh(spec).arrays()[0] @ turn.T
-    hull = cv2.convexHull(corners[:, :2].astype(np.float32)).reshape(-1, 2) + np.float32((x_m, y_m))
+    hull = cv2.convexHull(corners[:, :2].astype(np.float32)).reshape(-1, 2) + np.array([x_m, y_m], np.float32)
     position = np.array([x_m, y_m, floor_m - corners[:, 2].min()])
     return Placed(spec, position, np.array(quaternion_from_turn(turn)), hull)
 
@@ -151,7 +151,7 @@ def _beside(near: Placed, spec: PartSpec, rng: np.random.Generator) -> Placed | 
     if length < 0.5:  # a side that points up
         return None
     way = way / length
-    placed = _place(spec, *near.position_m[:2].tolist(), turn)
+    placed = _place(spec, float(near.position_m[0]), float(near.position_m[1]), turn)
     while _overlap(placed, near):
         placed.position_m[:2] += 0.001 * way
         placed.footprint_m += (0.001 * way).astype(np.float32)

@@ -17,8 +17,11 @@ from visuomotor.launch.profile import PROFILES
 DRIVE = ["launch", "drive", "--perception", "truth", "--forecaster", "cv", "--policy", "idm"]
 COMMANDS = [
     ["launch", "drive"],
+    ["launch", "pick"],
     ["launch", "vehicle"],
+    ["order"],
     ["render", "drive"],
+    ["render", "pick"],
     ["train", "detector"],
     ["train", "forecaster"],
     ["train", "policy"],

@@ -9,7 +9,7 @@ import pytest
 
 from visuomotor.control.arm.config import CELL
 from visuomotor.control.arm.inputs import ArmInputs
-from visuomotor.control.arm.targets import FINGER_OUT_M, NEXT_S, Targets
+from visuomotor.control.arm.targets import FINGER_OUT_M, NEXT_S, WAIT_Y_M, Targets
 
 CUBE, CYLINDER, BLOCK, BALL, DUCK, BRICK = range(6)
 Make = Callable[..., ArmInputs]
@@ -96,8 +96,9 @@ def test_the_meeting_place_is_where_tool_and_part_are_at_the_same_time(make_scen
     assert 0.2 < time < 1.0
     assert np.hypot(*(place - targets.tool_next_m[0, :2])) <= 0.65 * time
     waiting = make_scene([{"x": 0.5, "y": 0.8, "vy": -0.1}]).targets
-    assert waiting.intercept_m[0, 0, 1] == CELL.reach_y_m[1]
-    assert waiting.intercept_s[0, 0] == pytest.approx(4.0, abs=0.15)
+    assert waiting.intercept_m[0, 0, 1] == WAIT_Y_M
+    assert waiting.outside_m[0, 0] > 0.4
+    assert waiting.intercept_s[0, 0] == pytest.approx(5.0, abs=0.15)  # it is taken a second after it comes into reach
 
 
 @pytest.mark.parametrize("yaw", np.linspace(-3.1, 3.1, 13))
@@ -121,17 +122,15 @@ def test_round_parts_need_no_turn(make_scene: Make):
 def test_fingers_go_where_no_other_part_is(make_scene: Make):
     beside = {"x": 0.5, "y": 0.042, "kind": BLOCK, "length": 0.04}  # touches the side that the fingers would close on
     cube = {"x": 0.5, "y": 0.0, "kind": CUBE}
-    free, blocked = (
-        make_scene([cube]).targets,
-        make_scene([cube, beside], wanted=np.array([[2, 0, 0, 0, 0, 0]])).targets,
-    )
+    cubes = np.array([[2, 0, 0, 0, 0, 0]])
+    free, blocked = make_scene([cube]).targets, make_scene([cube, beside], wanted=cubes).targets
     assert free.grip_yaw_rad[0, 0] == 0.0
     assert abs(blocked.grip_yaw_rad[0, 0]) == pytest.approx(math.pi / 2)
     assert blocked.obstruction[0, 0] == 0.0
     np.testing.assert_allclose(np.abs(blocked.neighbour_m[0, 0]), [0.0, 0.042], atol=1e-6)
     long = make_scene([{**cube, "kind": BLOCK, "length": 0.09}, beside], wanted=np.array([[0, 0, 1, 0, 0, 0]])).targets
     assert long.obstruction[0, list(long.slot[0]).index(0)] == 1.0
-    far = make_scene([cube, {**beside, "y": FINGER_OUT_M + 0.06}], wanted=np.array([[2, 0, 0, 0, 0, 0]])).targets
+    far = make_scene([cube, {**beside, "y": FINGER_OUT_M + 0.06}], wanted=cubes).targets
     assert far.grip_yaw_rad[0, 0] == far.obstruction[0, 0] == 0.0
 
 
