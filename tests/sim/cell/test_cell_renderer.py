@@ -100,27 +100,29 @@ def test_parts_are_drawn_where_the_camera_sees_them_in_their_colour(renderer, ki
     assert abs((hue[0] - hue[1] + 90) % 180 - 90) < 14
 
 
-def test_the_belt_runs_to_the_right_of_the_picture_and_repeats():
-    look = cell_looks("train", 4)
-    strip = paint_belt(look, np.random.default_rng(0))
+def test_the_belt_runs_towards_minus_y_and_repeats():
+    strip = paint_belt(cell_looks("train", 4), np.random.default_rng(0))
     assert np.array_equal(strip[:, 0], strip[:, -2])
     assert np.array_equal(strip[:, 1], strip[:, -1])
     plain = CellRenderer([TOP])
     plain.reset(SimpleNamespace(split="train", look_seed=4))
-    middle = slice(90, 140)
+    x, y = sum(CELL.belt_x_m) / 2, TOP.ego_position_m[1]
+    (start, end), _ = TOP.project(np.array([[x, y, 0.0], [x, y - 0.025, 0.0]]))
+    rows, columns = (slice(round(v) - n, round(v) + n) for v, n in ((start[1], 12), (start[0], 90)))
     still, moved, round_trip = (
-        cv2.GaussianBlur(plain.draw(make_cell(travel=travel))[0], (5, 5), 1)[middle, 20:200].astype(np.float32)
+        cv2.GaussianBlur(plain.draw(make_cell(travel=travel))[0], (5, 5), 1)[rows, columns].astype(np.float32)
         for travel in (0.0, 0.025, BELT_TILE_M)
     )
     plain.close()
     assert np.array_equal(still, round_trip)
     (shift, _), _ = cv2.phaseCorrelate(still.mean(axis=2), moved.mean(axis=2))
-    assert shift == pytest.approx(0.025 * TOP.fx / 1.05, abs=1.0)  # towards -y
+    assert shift == pytest.approx(end[0] - start[0], abs=1.0)
 
 
 def test_the_arm_hides_what_is_under_it_and_throws_a_shadow(renderer):
-    eye, wrist = np.array(TOP.ego_position_m), arm_frames(np.array(REST_RAD), 0.08)["panda_link7"][:3, 3]
-    hidden = eye + (wrist - eye) * eye[2] / (eye[2] - wrist[2])
+    eye = np.array(TOP.ego_position_m)
+    hand = (arm_frames(np.array(REST_RAD), 0.08)["panda_hand"] @ (0.0, 0.0, 0.03, 1.0))[:3]
+    hidden = eye + (hand - eye) * eye[2] / (eye[2] - hand[2])
     part = lay(0, float(hidden[0]), float(hidden[1]))
     _, masks = renderer.draw_labelled(make_cell([part]))
     assert (masks[0] == 0).sum() > 80
@@ -183,7 +185,7 @@ def test_bins_and_belt_are_where_the_cell_has_them(renderer):
     """Pictures with and without a bin's place in view differ from the plate there; the belt ends at its edges."""
     x, y = CELL.bin_centre_m[0]
     (inside, above, below), _ = TOP.project(
-        np.array([[x + 0.05, y, 0.0], [CELL.belt_x_m[1] - 0.1, y, 0.0], [CELL.belt_x_m[1] + 0.05, y, 0.0]])
+        np.array([[x - 0.03, y, 0.0], [CELL.belt_x_m[1] - 0.1, y, 0.0], [CELL.belt_x_m[1] + 0.05, y, 0.0]])
     )
     image = cv2.GaussianBlur(renderer.draw(make_cell())[0], (5, 5), 2).astype(int)
     colours = [image[round(v), round(u)] for u, v in (inside, above, below)]
