@@ -11,7 +11,8 @@ pytest.importorskip("pybullet")
 import pybullet
 
 from visuomotor.control.arm.config import CELL, LIMITS, REST_RAD
-from visuomotor.messages.camera import CameraModel, load_camera
+from visuomotor.control.arm.kinematics import forward
+from visuomotor.messages.camera import load_camera
 from visuomotor.sim.cell.ground import BELT_TILE_M, paint_belt
 from visuomotor.sim.cell.looks import cell_looks
 from visuomotor.sim.cell.parts import CATALOGUE, DISTRACTOR, draw_part
@@ -21,17 +22,7 @@ from visuomotor.sim.cell.stills import Placed, Still, reach
 
 PROFILE = Path(__file__).parents[3] / "launch" / "profiles" / "pick"
 TOP = load_camera(PROFILE / "camera_top.yaml")
-WRIST = CameraModel(
-    name="camera_wrist",
-    width=192,
-    height=112,
-    fx=120.0,
-    fy=120.0,
-    cx=96.0,
-    cy=56.0,
-    ego_position_m=(0.06, 0.0, 0.02),
-    ego_pitch_rad=-np.pi / 2,  # along the fingers
-)
+WRIST = load_camera(PROFILE / "camera_wrist.yaml")
 ASIDE = (1.2, -0.6, 0.0, -2.3, 0.0, 1.8, 0.8)  # the arm turned away from the belt
 
 
@@ -63,7 +54,7 @@ def renderer():
 def test_images_of_every_camera_in_order_and_the_same_twice(renderer):
     cell = make_cell([lay(0, 0.5, 0.1)], joints=REST_RAD)
     first, second = renderer.draw(cell), renderer.draw(cell)
-    assert [image.shape for image in first] == [(224, 384, 3), (112, 192, 3)]
+    assert [image.shape for image in first] == [(224, 384, 3), (224, 384, 3)]
     for a, b in zip(first, second, strict=True):
         assert a.dtype == np.uint8
         assert a.std() > 5
@@ -153,8 +144,8 @@ def test_the_arm_stands_where_pybullet_puts_it():
 
 def test_a_camera_on_the_hand_sees_from_there(renderer):
     joints = reach(np.array([0.5, 0.0, 0.25]), 0.3, np.random.default_rng(0))
-    ahead = arm_frames(joints, 0.08)["panda_hand"] @ np.array([0.06, 0.0, 0.3, 1.0])  # 0.28 m along its axis
-    part = lay(3, float(ahead[0]), float(ahead[1]))
+    below = forward(joints[None]).position_m[0]
+    part = lay(3, float(below[0]), float(below[1]))
     _, masks = renderer.draw_labelled(make_cell([part], joints=joints))
     placed = renderer.placed(WRIST)
     (seen,), depth = placed.project(part.position_m[None])
