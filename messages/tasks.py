@@ -22,6 +22,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     forecast_step_s: float
     horizon_steps: int
     history_samples: int  # the last is now
+    observed_within_s: float = 0.15  # a track that was matched this recently was observed; older, it is a guess
     futures: int = 6
     agents_max: int = 32
 
@@ -48,6 +49,8 @@ TASKS: dict[str, Task] = {
             forecast_step_s=0.1,
             horizon_steps=20,
             history_samples=11,
+            # The hand hides the part that it is about to grip; the belt carries it on as it did, so a guess is as good.
+            observed_within_s=3.0,
             agents_max=16,
         ),
     )

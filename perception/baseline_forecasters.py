@@ -62,6 +62,7 @@ class _Fan:
         self.history_samples = history_samples or task.task.history_samples
         self.horizon_steps = horizon_steps or task.task.horizon_steps
         self.step_s = step_s or task.task.forecast_step_s
+        self.observed_within_s = task.task.observed_within_s
         self.fan = make_fan(fan)
 
     def _spread_out(

@@ -66,7 +66,7 @@ def tabulate_foot_sigma(camera: CameraModel, foot_px: float, placement: Placemen
     along the viewing ray and r / f across it.
     """
     height_m = max(camera.ego_position_m[2], 0.1)
-    range_m = np.geomspace(placement.range_max_m / 60.0, placement.range_max_m, 12)
+    range_m = np.geomspace(placement.range_max_m / 60.0, placement.range_max_m, 12)  # from right before the camera on
     along = np.hypot(placement.foot_floor_m[0], foot_px * (height_m**2 + range_m**2) / (height_m * camera.fy))
     across = np.hypot(placement.foot_floor_m[1], foot_px * range_m / camera.fx)
     return {"range_m": range_m.tolist(), "along_m": along.tolist(), "across_m": across.tolist()}
@@ -89,12 +89,16 @@ def move_to_centre(
 def heading_reference(camera: CameraModel, ray_m: np.ndarray) -> np.ndarray:
     """Directions [N] in ``ego_`` from which a network counts yaws, for rays [N, 2] from the camera along the ground.
 
-    An object looks the same wherever a level camera sees it at the same angle to the ray; one that looks down turns it
-    about its own axis only. Both are the direction of the picture's upright.
+    That is the picture's upright, laid on the ground, so that what looks the same is called the same wherever it is
+    seen: the ray itself for a level camera, the camera's own yaw for one that looks straight down, else between them.
     """
-    if camera.looks_down:
-        return np.full(len(ray_m), camera.ego_yaw_rad)
-    return np.arctan2(ray_m[:, 1], ray_m[:, 0])
+    bearing = np.arctan2(ray_m[:, 1], ray_m[:, 0])
+    if not camera.looks_down:  # near enough: the networks of such cameras were trained on it
+        return bearing
+    reach, side = np.hypot(ray_m[:, 0], ray_m[:, 1]), bearing - camera.ego_yaw_rad
+    cosine, sine = np.cos(camera.ego_pitch_rad), np.sin(camera.ego_pitch_rad)
+    depth = reach * np.cos(side) * cosine + camera.ego_position_m[2] * sine
+    return camera.ego_yaw_rad + np.arctan2(reach * np.sin(side) * cosine, depth)
 
 
 def _task_of(bundle: Bundle, wanted: PerceptionTask | None) -> PerceptionTask:

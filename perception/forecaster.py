@@ -10,6 +10,7 @@ import numpy as np
 from visuomotor.deploy.runtime.bundle import Bundle, BundleError, load_bundle
 from visuomotor.deploy.runtime.session import make_session
 from visuomotor.deploy.runtime.tuning import Tuning
+from visuomotor.messages.tasks import DEFAULT_TASK, TASKS
 from visuomotor.perception.tasks import PerceptionTask, get_perception
 
 FUTURES = 6  # at most
@@ -39,6 +40,7 @@ class Forecaster(Protocol):
     horizon_steps: int
     step_s: float
     futures: int
+    observed_within_s: float  # how recently a track must have been matched for its position to count as observed
 
     def predict(self, history_m: np.ndarray, present: np.ndarray, class_id: np.ndarray, scene: np.ndarray) -> Futures:
         """Futures of A agents.
@@ -102,6 +104,7 @@ class LstmForecaster:
                 f"{task.name!r}, got {got}"
             )
         self.bundle = bundle
+        self.observed_within_s = TASKS.get(bundle.meta.task, TASKS[DEFAULT_TASK]).observed_within_s
         self.history_samples = int(bundle.get_extra("history_steps", int))
         self.horizon_steps = int(bundle.get_extra("horizon_steps", int))
         self.futures = int(bundle.get_extra("futures", int))

@@ -32,7 +32,11 @@ class ForecasterNode:
             self._history = TrackHistory()
         else:
             stride = ticks_per_sample(forecaster.step_s)
-            self._history = TrackHistory(samples=forecaster.history_samples, stride=stride)
+            self._history = TrackHistory(
+                samples=forecaster.history_samples,
+                stride=stride,
+                observed_within_s=forecaster.observed_within_s,
+            )
         self._last_t_ns: int | None = None
 
     def warm_up(self) -> None:

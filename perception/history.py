@@ -7,7 +7,6 @@ import numpy as np
 from visuomotor.messages.services import CONTROL_RATE_HZ
 from visuomotor.messages.tasks import DEFAULT_TASK, get_task
 
-OBSERVED_WITHIN_S = 0.15  # a sample counts as observed when the track was matched this recently
 _USUAL = get_task(DEFAULT_TASK)
 
 
@@ -25,9 +24,18 @@ class SlotHistory:
     Call ``update`` once per tick; ``samples`` then gives what ``Forecaster.predict`` takes, reshaped to [B * N].
     """
 
-    def __init__(self, worlds: int, slots: int, *, samples: int | None = None, stride: int | None = None) -> None:
+    def __init__(
+        self,
+        worlds: int,
+        slots: int,
+        *,
+        samples: int | None = None,
+        stride: int | None = None,
+        observed_within_s: float = _USUAL.observed_within_s,
+    ) -> None:
         samples, stride = samples or _USUAL.history_samples, stride or ticks_per_sample(_USUAL.forecast_step_s)
         self._stride = stride
+        self._observed_within_s = observed_within_s
         self._length = (samples - 1) * stride + 1
         self._position_m = np.zeros((self._length, worlds, slots, 2), np.float32)
         self._observed = np.zeros((self._length, worlds, slots), bool)
@@ -43,7 +51,7 @@ class SlotHistory:
     def update(self, present: np.ndarray, track_id: np.ndarray, position_m: np.ndarray, unseen_s: np.ndarray) -> None:
         """Append one tick: present [B, N] bool, track_id [B, N], position_m [B, N, 2] odom, unseen_s [B, N].
 
-        Positions that were only extrapolated (``unseen_s`` above ``OBSERVED_WITHIN_S``) are kept as unobserved.
+        Positions that were only extrapolated (``unseen_s`` above ``observed_within_s``) are kept as unobserved.
         """
         self._head = (self._head + 1) % self._length
         ids = np.where(present, track_id, -1)
@@ -52,7 +60,7 @@ class SlotHistory:
             self._observed[:, changed] = False
             self._id = ids
         self._position_m[self._head] = position_m
-        self._observed[self._head] = present & (unseen_s <= OBSERVED_WITHIN_S)
+        self._observed[self._head] = present & (unseen_s <= self._observed_within_s)
 
     def skip(self) -> None:
         """Let one tick pass without observations, e.g. one that a realtime graph dropped."""
@@ -74,9 +82,16 @@ class SlotHistory:
 class TrackHistory:
     """Histories by track id for one graph: maps ids to slots of a ``SlotHistory`` of one world."""
 
-    def __init__(self, capacity: int = 128, *, samples: int | None = None, stride: int | None = None) -> None:
+    def __init__(
+        self,
+        capacity: int = 128,
+        *,
+        samples: int | None = None,
+        stride: int | None = None,
+        observed_within_s: float = _USUAL.observed_within_s,
+    ) -> None:
         samples, stride = samples or _USUAL.history_samples, stride or ticks_per_sample(_USUAL.forecast_step_s)
-        self._slots = SlotHistory(1, capacity, samples=samples, stride=stride)
+        self._slots = SlotHistory(1, capacity, samples=samples, stride=stride, observed_within_s=observed_within_s)
         self._capacity = capacity
         self.length = (samples - 1) * stride + 1
         self._slot_of: dict[int, int] = {}

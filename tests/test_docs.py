@@ -16,6 +16,8 @@ GUIDES = (
     "own_detector",
     "own_scenario",
     "own_robot",
+    "tasks",
+    "picking",
     "training",
     "export",
     "record",
@@ -48,6 +50,8 @@ def test_code_on_the_page_runs(page, tmp_path, monkeypatch):
         assert namespace["metrics"].end
     if page == "docs/own_detector.md":
         assert namespace["found"].class_id.tolist() == [CAR]
+    if page == "docs/picking.md":
+        assert namespace["difference"].mean > 0.0
     if page == "docs/own_robot.md":
         assert namespace["messages"]["vehicle_state"].speed_mps == pytest.approx(8.0, abs=0.2)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from visuomotor.perception.forecaster import Forecaster
-from visuomotor.perception.history import OBSERVED_WITHIN_S, SlotHistory, ticks_per_sample
+from visuomotor.perception.history import SlotHistory, ticks_per_sample
 from visuomotor.sim.error_model import PerceivedTracks
 
 
@@ -17,7 +17,7 @@ class WorldHistory(SlotHistory):
         self.reset(fresh)
         self._id[fresh] = np.where(tracks.present[fresh], tracks.track_id[fresh], -1)
         self._position_m[self._head, fresh] = tracks.position_m[fresh]
-        seen = tracks.present & (tracks.unseen_s <= OBSERVED_WITHIN_S)
+        seen = tracks.present & (tracks.unseen_s <= self._observed_within_s)
         self._observed[self._head, fresh] = seen[fresh]
 
 
@@ -35,7 +35,13 @@ class BatchedForecaster:
             raise ValueError(f"forecasters must agree in samples, futures, steps and step_s, got {sorted(shapes)}")
         self._forecasters = forecasters
         stride = ticks_per_sample(first.step_s)
-        self._history = WorldHistory(count, slots, samples=first.history_samples, stride=stride)
+        self._history = WorldHistory(
+            count,
+            slots,
+            samples=first.history_samples,
+            stride=stride,
+            observed_within_s=first.observed_within_s,
+        )
         futures, steps = first.futures, first.horizon_steps
         self._futures_m = np.zeros((count, slots, futures, steps, 2), np.float32)
         self._probability = np.zeros((count, slots, futures), np.float32)

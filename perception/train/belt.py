@@ -27,6 +27,7 @@ PROFILE = Path(__file__).resolve().parents[2] / "launch" / "profiles" / TASK.nam
 SUITE = f"{TASK.name}-v1"
 CAMERAS = ("camera_top",)
 IDLE_SHARE = 0.3  # of the shifts: the arm stays at rest and hides nothing, the belt takes all parts past
+LIMB_RADIUS_M = 0.045  # of what really hides; the tracker allows for more
 LIFTED_M = 0.06  # the middle of a part that is above this is in the hand, and hidden by it
 MANOEUVRES = get_forecaster_row(TASK.name).manoeuvres
 
@@ -126,7 +127,7 @@ def visible(
     for c, camera in enumerate(cameras):
         px, depth = camera.project(np.pad(position_m, ((0, 0), (0, 1))))
         inside = (depth > 0) & ((px > 0) & (px < np.array([camera.width, camera.height]))).all(1)
-        hidden = find_hidden(camera, position_m, robot.limbs_m, TASK.tracker.limb_radius_m)
+        hidden = find_hidden(camera, position_m, robot.limbs_m, LIMB_RADIUS_M)
         share[:, c] = inside & ~hidden & (height_m < LIFTED_M)
     return share
 

@@ -18,8 +18,6 @@ def augment(
     objects = objects.take(np.arange(len(objects)))
     if rng.random() < config.flip:
         image, objects = flip(image, objects)
-    if config.half_turn and rng.random() < config.half_turn:
-        image, objects = turn(image, objects)
     if rng.random() < config.geometry:
         scale = float(np.exp(rng.uniform(*np.log(config.scale))))
         shift = rng.uniform(-1.0, 1.0, 2) * config.shift_px
@@ -44,16 +42,6 @@ def flip(image: np.ndarray, objects: Objects) -> tuple[np.ndarray, Objects]:
     objects.ground_px[:, 0] = width - objects.ground_px[:, 0]
     objects.angle_rad = -objects.angle_rad
     return cv2.flip(image, 1), objects
-
-
-def turn(image: np.ndarray, objects: Objects) -> tuple[np.ndarray, Objects]:
-    """Turn by half a circle, as a camera that looks straight down would see it."""
-    height, width = image.shape[:2]
-    size = np.array([width, height], np.float32)
-    objects.box_px = np.concatenate([size - objects.box_px[:, 2:], size - objects.box_px[:, :2]], axis=1)
-    objects.ground_px = size - objects.ground_px
-    objects.angle_rad = objects.angle_rad + np.float32(np.pi)
-    return cv2.flip(image, -1), objects
 
 
 def rescale(

@@ -19,6 +19,7 @@ from visuomotor.perception.train.detector_tasks import DETECTOR_TASKS, DetectorT
 
 PROFILES = Path(__file__).resolve().parents[2] / "launch" / "profiles"
 SPLITS = ("train", "val", "test")
+LIFTED_M = 0.03
 
 
 @dataclass(kw_only=True)
@@ -36,6 +37,7 @@ class Objects:
     size_m: np.ndarray  # float32 [N, 2] length, width
     scale_px: np.ndarray  # float32 [N] pixels of the task's reference length at that range, to compare errors with
     wanted: np.ndarray  # bool [N]; False: too small or hidden to be learned
+    grounded: np.ndarray  # bool [N]; False: lifted, so that no picture tells what it is above
     distance_m: np.ndarray  # float32 [N]
     visible_share: np.ndarray  # float32 [N]
     ego_position_m: np.ndarray  # float32 [N, 2]
@@ -173,6 +175,7 @@ def read_objects(annotations: list[dict[str, Any]], camera: CameraModel, task: D
     offset = position - np.array(camera.ego_position_m[:2], np.float32)
     angle = (column("heading_rad", 1)[:, 0] - heading_reference(camera, offset)).astype(np.float32)
     distance = column("distance_m", 1)[:, 0]
+    lifted_m = np.array([a.get("height_m", 0.0) for a in annotations], np.float32)  # of its underside
     visible = column("visible_share", 1)[:, 0]
     height = box[:, 3] - box[:, 1]
     return Objects(
@@ -183,6 +186,7 @@ def read_objects(annotations: list[dict[str, Any]], camera: CameraModel, task: D
         size_m=column("size_m", 3)[:, :2],
         scale_px=(task.reference_length_m * camera.fy / _reach(camera, offset)).astype(np.float32),
         wanted=(height >= task.min_train_height_px) & (visible >= task.min_train_visible),
+        grounded=lifted_m <= LIFTED_M,
         distance_m=distance,
         visible_share=visible,
         ego_position_m=position,
@@ -192,7 +196,8 @@ def read_objects(annotations: list[dict[str, Any]], camera: CameraModel, task: D
 def _reach(camera: CameraModel, offset_m: np.ndarray) -> np.ndarray:
     """About how far the ground at offsets [N, 2] is from a camera along its axis."""
     if camera.looks_down:
-        return np.full(len(offset_m), camera.ego_position_m[2], np.float32)
+        ground_m = np.pad(offset_m + np.array(camera.ego_position_m[:2]), ((0, 0), (0, 1)))
+        return np.maximum(camera.project(ground_m)[1], 0.1)
     return np.maximum(np.hypot(offset_m[:, 0], offset_m[:, 1]), 1.0)
 
 

@@ -49,6 +49,7 @@ class Targets:
     size_m: Tensor  # [M, 2]
     scale_px: Tensor  # [M]
     wanted: Tensor  # bool [M]
+    grounded: Tensor  # bool [M]
 
 
 def make_targets(batch: Batch, symmetry: Sequence[int]) -> Targets:
@@ -65,6 +66,7 @@ def make_targets(batch: Batch, symmetry: Sequence[int]) -> Targets:
         size_m=torch.from_numpy(o.size_m),
         scale_px=torch.from_numpy(o.scale_px.astype(np.float32)),
         wanted=torch.from_numpy(o.wanted),
+        grounded=torch.from_numpy(o.grounded),
     )
 
 
@@ -170,7 +172,7 @@ def detector_loss(
         off = (found.ground_px - t.ground_px[owner]).abs() / t.scale_px[owner][:, None].clamp(min=4.0)
         # A ground point beside or behind the camera projects to nowhere useful: no more than 4 m of it count.
         off = torch.where((off < 3.0).all(-1, keepdim=True), off, torch.zeros_like(off))
-        terms["ground"] = (off.sum(-1) * share).sum()
+        terms["ground"] = (off.sum(-1) * share * t.grounded[owner]).sum()
         # On the raw values: the normalisation of ``decode`` has no useful gradient near zero, where training starts.
         turned = (raw[image, place][:, channels.heading] - t.heading[owner]).square().sum(-1)
         terms["heading"] = (turned * share * _per_class(config.heading_weight, classes)[t.class_id[owner]]).sum()

@@ -212,11 +212,16 @@ def measure_positions(
     thresholds: Sequence[float],
     task: DetectorTask,
 ) -> PositionErrors:
-    """Ground points of right detections above the threshold, projected with each image's roll and pitch."""
+    """Ground points of right detections above the threshold, projected with each image's roll and pitch.
+
+    Objects that are lifted are left out: a point on the ground is not where they are.
+    """
     rows = []
     limit = np.asarray(thresholds)
     for g in np.flatnonzero((m.pair >= 0) & (m.truth_score >= limit[m.truth_class_id])):
         image, detected, k, j = images[m.truth_image[g]], found[m.truth_image[g]], m.truth_index[g], m.pair[g]
+        if not image.objects.grounded[k]:
+            continue
         camera = cameras[image.camera]
         position = camera.ground(detected.ground_px[j : j + 1], image.roll_rad, image.pitch_rad)[0]
         origin = np.asarray(camera.ego_position_m[:2])

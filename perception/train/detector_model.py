@@ -23,21 +23,21 @@ STRIDES_PX = (4, 8, 16, 32)
 
 
 class Channels(NamedTuple):
-    """Where what is in the raw output, ``count`` channels in all."""
+    """Where what is in the raw output, ``width`` channels in all."""
 
     score: slice  # class logits
     box: slice  # log distances to left, top, right, bottom
     ground: slice
     heading: slice
     size: slice
-    count: int
+    width: int
 
     @classmethod
     def of(cls, classes: int) -> Channels:
         """The layout for so many classes."""
         edges = [classes, classes + 4, classes + 6, classes + 8, classes + 10]
         slices = [slice(start, end) for start, end in itertools.pairwise([0, *edges])]
-        return cls(*slices, count=edges[-1])
+        return cls(slices[0], slices[1], slices[2], slices[3], slices[4], edges[-1])
 
 
 class DetectorConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,9 +176,9 @@ class DetectorModel(nn.Module):
 
 
 def _make_out(width: int, channels: Channels) -> nn.Conv2d:
-    out = nn.Conv2d(width, channels.count, 1)
+    out = nn.Conv2d(width, channels.width, 1)
     nn.init.normal_(out.weight, std=0.01)
-    bias = torch.zeros(channels.count)
+    bias = torch.zeros(channels.width)
     bias[channels.score] = -4.6  # about 1 % objects at the start (Lin et al. 2017)
     bias[channels.box] = 1.0
     out.bias = nn.Parameter(bias)

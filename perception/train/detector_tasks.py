@@ -12,7 +12,6 @@ class AugmentConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Probabilities and ranges."""
 
     flip: float = 0.5
-    half_turn: float = 0.0  # for cameras that look straight down: no picture of theirs has an upper side
     geometry: float = 0.3
     scale: tuple[float, float] = (0.85, 1.2)
     shift_px: tuple[float, float] = (30.0, 6.0)  # across, down
@@ -109,7 +108,6 @@ DETECTOR_TASKS: dict[str, DetectorTask] = {
             threshold_beta=(1.0,) * 6,
             reference_length_m=0.05,  # about a part: 16 pixels
             augment=AugmentConfig(
-                half_turn=0.5,
                 scale=(0.97, 1.03),  # the camera's height above the belt is known, and so are sizes
                 shift_px=(6.0, 6.0),
                 min_height_px=4.0,
@@ -122,8 +120,8 @@ DETECTOR_TASKS: dict[str, DetectorTask] = {
             near_m=1.5,
             allowed_m=0.005,
             allowed_share=0.01,
-            range_edges_m=(0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7),
-            sigma_edges_m=(0.0, 0.15, 0.3, 0.45, 0.6, 0.9),
+            range_edges_m=(0.0, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0),
+            sigma_edges_m=(0.0, 0.42, 0.5, 0.58, 0.66, 0.75, 0.9, 1.2),
             sigma_floor_m=0.001,
             sigma_default_m=((0.01, 0.01), (0.01, 0.01)),
             digits=4,

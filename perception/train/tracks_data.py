@@ -97,7 +97,7 @@ def samples(log: EpisodeLog, every: int, row: ForecasterRow) -> SceneSet | None:
     """
     task = row.perception.task
     stride, steps = ticks_per_sample(task.forecast_step_s), task.horizon_steps
-    history = TrackHistory(samples=task.history_samples, stride=stride)
+    history = TrackHistory(samples=task.history_samples, stride=stride, observed_within_s=task.observed_within_s)
     horizon = steps * stride
     rarities = [row.manoeuvres.index(name) for name in row.rare]
     unscored = [row.manoeuvres.index(name) for name in row.unscored]

@@ -17,6 +17,7 @@ from visuomotor.messages.tasks import get_task
 from visuomotor.perception.detector import (
     Detector,
     PositionSigma,
+    heading_reference,
     make_detectors,
     merge_detections,
 )
@@ -344,6 +345,18 @@ def test_a_camera_that_looks_down_counts_yaws_from_its_own(tmp_path: Path) -> No
     assert found.heading_rad == pytest.approx([0.25, 0.5, np.nan, 0.5], abs=1e-5, nan_ok=True)
     assert np.linalg.eigvalsh(found.ego_covariance_m2).min() > 1e-6
     assert np.linalg.eigvalsh(found.ego_covariance_m2).max() < 1e-4
+
+
+@pytest.mark.parametrize("pitch_deg", [50.0, 60.0, 75.0, 90.0])
+@pytest.mark.parametrize("yaw_rad", [0.0, 2.5])
+def test_yaws_are_counted_from_the_upright_of_the_picture(pitch_deg: float, yaw_rad: float) -> None:
+    camera = msgspec.structs.replace(TOP, ego_pitch_rad=np.radians(pitch_deg), ego_yaw_rad=yaw_rad)
+    assert camera.looks_down
+    px = np.array([[x, y] for x in (4.0, 20.0, 32.0, 60.0) for y in (6.0, 24.0, 44.0)])
+    upright = camera.ground(px - [0.0, 0.01]) - camera.ground(px + [0.0, 0.01])
+    reference = heading_reference(camera, camera.ground(px) - np.array(camera.ego_position_m[:2]))
+    away = np.angle(np.exp(1j * (np.arctan2(upright[:, 1], upright[:, 0]) - reference)))
+    assert np.abs(away).max() < 1e-4
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ def label(*boxes: Box, class_id: int = 0, visible: float = 1.0, position: tuple[
         size_m=np.tile(np.array([[4.4, 1.8]], np.float32), (n, 1)),
         scale_px=np.full(n, 20.0, np.float32),
         wanted=np.ones(n, bool),
+        grounded=np.ones(n, bool),
         distance_m=np.full(n, np.hypot(*position), np.float32),
         visible_share=np.full(n, visible, np.float32),
         ego_position_m=np.tile(np.array([position], np.float32), (n, 1)),

@@ -22,6 +22,7 @@ from visuomotor.perception.train.detector_data import (  # noqa: E402
     make_batch,
     read_objects,
     read_split,
+    read_task,
 )
 from visuomotor.perception.train.detector_graph import DetectorGraph, box_iou, suppress  # noqa: E402
 from visuomotor.perception.train.detector_infer import find_objects  # noqa: E402
@@ -121,6 +122,7 @@ def one_object(box: tuple[float, float, float, float], class_id: int = 0) -> Obj
         size_m=np.array([[4.4, 1.8]], np.float32),
         scale_px=np.array([20.0], np.float32),
         wanted=np.array([True]),
+        grounded=np.array([True]),
         distance_m=np.array([10.0], np.float32),
         visible_share=np.array([1.0], np.float32),
         ego_position_m=np.array([[10.0, 0.0]], np.float32),
@@ -132,14 +134,14 @@ def test_raw_maps_have_a_location_every_stride() -> None:
     for height, width in ((64, 96), (96, 320)):
         with torch.no_grad():
             raw = model(torch.zeros(2, 3, height, width))
-        assert [tuple(m.shape) for m in raw] == [(2, CHANNELS.count, height // s, width // s) for s in STRIDES_PX]
-        assert flatten(raw).shape == (2, len(make_locations(height, width)), CHANNELS.count)
+        assert [tuple(m.shape) for m in raw] == [(2, CHANNELS.width, height // s, width // s) for s in STRIDES_PX]
+        assert flatten(raw).shape == (2, len(make_locations(height, width)), CHANNELS.width)
 
 
 def test_encoding_a_box_and_decoding_it_gives_the_box() -> None:
     box = torch.tensor([[30.0, 20.0, 71.0, 52.5]])
     location = torch.tensor([[50.0, 30.0, 8.0]])
-    raw = torch.zeros(1, CHANNELS.count)
+    raw = torch.zeros(1, CHANNELS.width)
     raw[:, CHANNELS.box] = (torch.cat([location[:, :2] - box[:, :2], box[:, 2:] - location[:, :2]], 1) / 8.0).log()
     found = decode(raw, location, torch.tensor([[4.4, 1.8]]), CHANNELS)
     assert torch.allclose(found.box_px, box, atol=1e-4)
@@ -354,3 +356,65 @@ def test_learning_rate_warms_up_and_ends_at_zero() -> None:
 def test_class_order_is_that_of_the_schema() -> None:
     assert CLASS_NAMES[CONE] == "cone"
     assert len(DetectorConfig().size_prior_m) == len(CLASS_NAMES)
+
+
+BELT = get_detector_task("pick")
+ABOVE = CameraModel(
+    name="camera_top", width=96, height=64, fx=80.0, fy=80.0, cx=48.0, cy=32.0, ego_position_m=(0.5, 0.2, 1.0),
+    ego_yaw_rad=0.5, ego_pitch_rad=np.pi / 2,
+)  # fmt: skip
+
+
+def test_the_categories_of_a_data_set_say_its_task(data: Path, tmp_path: Path) -> None:
+    assert read_task(data) is ROAD  # one that was made before there were others names none
+    coco = json.loads((data / "train" / "annotations.json").read_text())
+    (tmp_path / "train").mkdir()
+    for names, task in ((ROAD.task.class_names, ROAD), (BELT.task.class_names, BELT)):
+        coco["categories"] = [{"id": i + 1, "name": name} for i, name in enumerate(names)][::-1]
+        (tmp_path / "train" / "annotations.json").write_text(json.dumps(coco))
+        assert read_task(tmp_path) is task
+    coco["categories"] = [{"id": 1, "name": "bolt"}]
+    (tmp_path / "train" / "annotations.json").write_text(json.dumps(coco))
+    with pytest.raises(ValueError, match=r"categories: expected the classes of a task \(drive: car.*\), got bolt"):
+        read_task(tmp_path)
+
+
+def test_labels_of_a_camera_above_are_counted_from_its_picture() -> None:
+    base = draw(np.random.default_rng(0))[1][0] | {
+        "size_m": [0.08, 0.04, 0.04],
+        "category_id": 3,
+        "bbox": [40, 30, 9, 5],
+    }
+    held = {**base, "ego_position_m": [0.5, 0.2], "heading_rad": 2.0, "height_m": 0.2}
+    lies = {**base, "ego_position_m": [0.7, -0.1], "heading_rad": -1.0}
+    objects = read_objects([held, lies], ABOVE, BELT)
+    assert objects.angle_rad == pytest.approx([1.5, -1.5], abs=1e-5)  # from the camera's own yaw
+    assert objects.grounded.tolist() == [False, True]
+    assert objects.scale_px == pytest.approx([BELT.reference_length_m * 80.0] * 2, rel=1e-4)
+    assert objects.wanted.all()  # five pixels high: a road's object would be too small
+    targets = make_targets(make_batch([np.zeros((64, 96, 3), np.uint8)], [objects]), BELT.task.symmetry)
+    assert targets.heading[0].tolist() == pytest.approx([np.sin(3.0), np.cos(3.0)], abs=1e-5)  # a block, modulo half
+
+
+def test_a_lifted_object_teaches_its_class_and_no_place() -> None:
+    torch.manual_seed(0)
+    model = DetectorModel(SMALL)
+    lifted = one_object((20.0, 20.0, 40.0, 40.0))
+    lifted.grounded[:] = False
+    batch = make_batch([np.zeros((64, 96, 3), np.uint8)], [lifted])
+    targets = make_targets(batch, ROAD.task.symmetry)
+    loss, terms = detector_loss(model, model(torch.zeros(1, 3, 64, 96)), make_locations(64, 96), targets, LossConfig())
+    assert torch.isfinite(loss)
+    assert terms["ground"] == 0.0
+    assert terms["positives"] > 0
+
+
+def test_settings_left_open_are_those_of_the_task() -> None:
+    settled = TrainConfig().settled(BELT)
+    assert settled.model is not None
+    assert len(settled.model.size_prior_m) == len(BELT.task.class_names)
+    assert settled.loss.heading_weight == (1.0, 0.0, 1.0, 0.0, 1.0, 1.0)
+    assert settled.augment == BELT.augment
+    assert TrainConfig(augment=AugmentConfig(flip=0.0)).settled(ROAD).augment == AugmentConfig(flip=0.0)
+    with pytest.raises(ValueError, match="model: expected one for the 6 classes of pick, got 5"):
+        TrainConfig(model=SMALL).settled(BELT)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -271,3 +272,17 @@ def test_intervals_resample_groups_and_manoeuvres_are_split() -> None:
     assert set(out) == {"all", "straight", "lane_change"}
     assert out["lane_change"]["ade_m"]["n"] == 100
     assert np.isnan(interval(np.zeros(0), np.zeros(0))["mean"])
+
+
+def test_a_network_reckons_in_the_unit_of_its_task() -> None:
+    torch.manual_seed(5)
+    road = ForecasterNetwork(TINY).eval()
+    belt = ForecasterNetwork(replace(TINY, unit_m=0.05)).eval()
+    belt.load_state_dict(road.state_dict())
+    large = as_tensors(scenes(3))
+    small = {**large, "history_m": large["history_m"] * 0.05}
+    with torch.no_grad():
+        (wide, spread, share), (narrow, near_spread, same) = road(**large), belt(**small)
+    assert torch.allclose(narrow, 0.05 * wide, atol=1e-4)
+    assert torch.allclose(near_spread, spread * torch.tensor([0.05, 0.05, 1.0]), atol=1e-4)
+    assert torch.allclose(same, share, atol=1e-4)
