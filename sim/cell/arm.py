@@ -14,21 +14,23 @@ import pybullet
 import pybullet_data
 
 from visuomotor.control.arm.config import CONTROL_PERIOD_S, JOINTS, LIMITS, REST_RAD
+from visuomotor.control.arm.kinematics import FINGER_TIPS_M, FLANGE_M
+from visuomotor.sim.bullet import silent
 
 PHYSICS_HZ = 240
 SUBSTEPS = round(PHYSICS_HZ * CONTROL_PERIOD_S)  # physics steps in a control step
 GRIP_FORCE_N = 40.0
 FINGER_FRICTION = 1.3  # rubber pads
-TOOL_LINK = 11  # the point between the finger tips
-FINGERS = (9, 10)
-HAND_LINKS = (8, *FINGERS)
+# Links: the foot is -1, seven joints, and the fingers; flange and hand are one with the last joint's link.
+WRIST, FINGERS = 6, (7, 8)
+_TOOL_M = FLANGE_M + FINGER_TIPS_M  # beyond the wrist
 _TORQUE_NM = (87.0, 87.0, 87.0, 87.0, 12.0, 12.0, 12.0)  # Franka Control Interface documentation
 _FINGER_STOP_M = 0.04
 _GEAR_FORCE_N = 200.0
 _FINGER_GAIN = 0.2  # of the rest of the way, per physics step
 _JOINTS = tuple(range(JOINTS))
 _ALL = (*_JOINTS, *FINGERS)
-_FOREARM = (5, 6, *HAND_LINKS)  # can touch the pedestal and the upper arm; the hulls of neighbours overlap anyway
+_FOREARM = (5, WRIST, *FINGERS)  # can touch the pedestal and the upper arm; the hulls of neighbours overlap anyway
 _PEDESTAL = (-1, 0, 1)
 
 
@@ -46,8 +48,11 @@ class PandaArm:
     """The arm in one client, loaded anew with every reset of the simulation."""
 
     def __init__(self, client: int, *, visuals: bool = False) -> None:
-        flags = pybullet.URDF_USE_SELF_COLLISION | pybullet.URDF_ENABLE_CACHED_GRAPHICS_SHAPES
-        self._flags = flags if visuals else flags | pybullet.URDF_IGNORE_VISUAL_SHAPES
+        self._flags = (
+            pybullet.URDF_USE_SELF_COLLISION
+            | pybullet.URDF_MERGE_FIXED_LINKS
+            | (pybullet.URDF_ENABLE_CACHED_GRAPHICS_SHAPES if visuals else pybullet.URDF_IGNORE_VISUAL_SHAPES)
+        )
         own = {"physicsClientId": client}
         self._own = own
         self._set_motors = partial(pybullet.setJointMotorControlArray, **own)
@@ -61,11 +66,12 @@ class PandaArm:
     def load(self) -> None:
         """Put the arm into the freshly reset simulation, at rest with open fingers."""
         own = self._own
-        self.body = body = pybullet.loadURDF(
-            f"{pybullet_data.getDataPath()}/franka_panda/panda.urdf", useFixedBase=True, flags=self._flags, **own
-        )
-        for a in range(-1, TOOL_LINK):
-            for b in range(a + 1, TOOL_LINK):
+        with silent():  # it tells what it merges
+            self.body = body = pybullet.loadURDF(
+                f"{pybullet_data.getDataPath()}/franka_panda/panda.urdf", useFixedBase=True, flags=self._flags, **own
+            )
+        for a in range(-1, FINGERS[1]):
+            for b in range(a + 1, FINGERS[1] + 1):
                 touches = (a in _PEDESTAL and b in _FOREARM) or (a, b) == FINGERS
                 pybullet.setCollisionFilterPair(body, body, a, b, int(touches), **own)
         for joint, angle in zip(_JOINTS, REST_RAD, strict=True):
@@ -118,7 +124,15 @@ class PandaArm:
             [state[1] for state in states[:JOINTS]],
             left[0] + right[0],
             max(0.0, -0.5 * (left[3] + right[3])),
-            self._get_link(self.body, TOOL_LINK)[0],
+            self._tool(),
+        )
+
+    def _tool(self) -> tuple[float, float, float]:
+        (px, py, pz), (x, y, z, w) = self._get_link(self.body, WRIST)[4:6]
+        return (
+            px + _TOOL_M * 2.0 * (x * z + y * w),
+            py + _TOOL_M * 2.0 * (y * z - x * w),
+            pz + _TOOL_M * (1.0 - 2.0 * (x * x + y * y)),
         )
 
     def hit_force_n(self, fixtures: frozenset[int]) -> float:

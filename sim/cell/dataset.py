@@ -47,10 +47,13 @@ class Job(msgspec.Struct, frozen=True):
     cameras: tuple[CameraModel, ...]
 
 
-def pick_cameras() -> list[CameraModel]:
-    """The calibrations of the pick profile: the one above the belt."""
-    with as_file(files("visuomotor.launch.profiles") / "pick" / "camera_top.yaml") as path:
-        return [load_camera(path)]
+def pick_cameras(names: Sequence[str] = ("top",)) -> list[CameraModel]:
+    """Calibrations of the pick profile: ``top`` above the belt, ``wrist`` on the hand."""
+    found = []
+    for name in names:
+        with as_file(files("visuomotor.launch.profiles") / "pick" / f"camera_{name}.yaml") as path:
+            found.append(load_camera(path))
+    return found
 
 
 def render_pick(

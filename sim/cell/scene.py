@@ -13,7 +13,7 @@ from visuomotor.sim.bullet import silent
 from visuomotor.sim.cell.arm import PHYSICS_HZ, SUBSTEPS, PandaArm
 from visuomotor.sim.cell.parts import CATALOGUE, PartSpec, touch_vertices
 
-SOLVER_ITERATIONS = 50
+SOLVER_ITERATIONS = 50  # with 20 a joint is up to 0.05 rad/s behind its command in a ramp, so 0.015
 BELT_THICKNESS_M = 0.04
 BELT_SPARE_M = 20.0  # beyond what is seen of it, so that the moving box need not be put back within an episode
 BIN_WALL_M = 0.006
@@ -99,6 +99,7 @@ class Scene:
             -1,
             position_m,
             (0.0, 0.0, math.sin(yaw_rad / 2.0), math.cos(yaw_rad / 2.0)),
+            useMaximalCoordinates=True,
             **own,
         )
         pybullet.changeDynamics(
@@ -131,8 +132,11 @@ class Scene:
         """Disconnect the client."""
         pybullet.disconnect(self.client)
 
-    def _fixture(self, shape: int, position_m: Vector, friction: float, colour: tuple[float, ...]) -> int:
-        body = pybullet.createMultiBody(0.0, shape, -1, position_m, _UNIT, **self._own)
+    def _fixture(
+        self, shape: int, position_m: Vector, friction: float, colour: tuple[float, ...], *, moves: bool = False
+    ) -> int:
+        """A body without mass; only one that ``moves`` may be given a velocity."""
+        body = pybullet.createMultiBody(0.0, shape, -1, position_m, _UNIT, useMaximalCoordinates=not moves, **self._own)
         pybullet.changeDynamics(body, -1, lateralFriction=friction, rollingFriction=0.0, restitution=0.0, **self._own)
         if self._visuals:
             pybullet.changeVisualShape(body, -1, rgbaColor=colour, **self._own)
@@ -146,7 +150,7 @@ class Scene:
     def _build_belt(self, friction: float) -> int:
         (x0, x1), (y0, y1) = CELL.belt_x_m, CELL.belt_y_m
         shape, middle = self._box((x0, y0, -BELT_THICKNESS_M), (x1, y1 + BELT_SPARE_M, 0.0))
-        return self._fixture(shape, middle, friction, BELT_COLOUR)
+        return self._fixture(shape, middle, friction, BELT_COLOUR, moves=True)
 
     def _build_plate(self) -> list[int]:
         """The plate on both sides of the belt."""

@@ -72,14 +72,15 @@ def test_a_lifted_part_keeps_the_point_under_its_middle(renderer):
 
 
 def test_visible_share_behind_a_post_and_at_the_border(renderer):
-    # The camera stands at y 0.25: a post at 0.60 hides what is behind it
-    alone, _ = label(renderer, [lay("red cube", 0.50, 0.66)])
-    behind, _ = label(renderer, [lay("red cube", 0.50, 0.66), lay("post", 0.50, 0.605)])
+    # The camera stands beyond the belt: a post at 0.555 hides what is behind it
+    alone, _ = label(renderer, [lay("red cube", 0.50, 0.22)])
+    behind, _ = label(renderer, [lay("red cube", 0.50, 0.22), lay("post", 0.555, 0.20)])
     assert set(behind) == {0}  # the post is nobody's part
     expected = behind[0]["area"] / alone[0]["area"]
     assert 0.1 < expected < 0.9
     assert behind[0]["visible_share"] == pytest.approx(expected, abs=0.07)
-    cut, _ = label(renderer, [lay("brick", 0.50, 0.25 + 192 / 336 * 1.05)])
+    border = TOP.ground(np.array([[TOP.width - 1.0, TOP.height / 2]]))[0]
+    cut, _ = label(renderer, [lay("brick", *border.tolist())])
     assert 0.2 < cut[0]["visible_share"] < 0.9
 
 

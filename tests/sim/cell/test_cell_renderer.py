@@ -11,7 +11,8 @@ pytest.importorskip("pybullet")
 import pybullet
 
 from visuomotor.control.arm.config import CELL, LIMITS, REST_RAD
-from visuomotor.messages.camera import CameraModel, load_camera
+from visuomotor.control.arm.kinematics import forward
+from visuomotor.messages.camera import load_camera
 from visuomotor.sim.cell.ground import BELT_TILE_M, paint_belt
 from visuomotor.sim.cell.looks import cell_looks
 from visuomotor.sim.cell.parts import CATALOGUE, DISTRACTOR, draw_part
@@ -21,17 +22,7 @@ from visuomotor.sim.cell.stills import Placed, Still, reach
 
 PROFILE = Path(__file__).parents[3] / "launch" / "profiles" / "pick"
 TOP = load_camera(PROFILE / "camera_top.yaml")
-WRIST = CameraModel(
-    name="camera_wrist",
-    width=192,
-    height=112,
-    fx=120.0,
-    fy=120.0,
-    cx=96.0,
-    cy=56.0,
-    ego_position_m=(0.06, 0.0, 0.02),
-    ego_pitch_rad=-np.pi / 2,  # along the fingers
-)
+WRIST = load_camera(PROFILE / "camera_wrist.yaml")
 ASIDE = (1.2, -0.6, 0.0, -2.3, 0.0, 1.8, 0.8)  # the arm turned away from the belt
 
 
@@ -63,7 +54,7 @@ def renderer():
 def test_images_of_every_camera_in_order_and_the_same_twice(renderer):
     cell = make_cell([lay(0, 0.5, 0.1)], joints=REST_RAD)
     first, second = renderer.draw(cell), renderer.draw(cell)
-    assert [image.shape for image in first] == [(224, 384, 3), (112, 192, 3)]
+    assert [image.shape for image in first] == [(224, 384, 3), (224, 384, 3)]
     for a, b in zip(first, second, strict=True):
         assert a.dtype == np.uint8
         assert a.std() > 5
@@ -100,27 +91,29 @@ def test_parts_are_drawn_where_the_camera_sees_them_in_their_colour(renderer, ki
     assert abs((hue[0] - hue[1] + 90) % 180 - 90) < 14
 
 
-def test_the_belt_runs_to_the_right_of_the_picture_and_repeats():
-    look = cell_looks("train", 4)
-    strip = paint_belt(look, np.random.default_rng(0))
+def test_the_belt_runs_towards_minus_y_and_repeats():
+    strip = paint_belt(cell_looks("train", 4), np.random.default_rng(0))
     assert np.array_equal(strip[:, 0], strip[:, -2])
     assert np.array_equal(strip[:, 1], strip[:, -1])
     plain = CellRenderer([TOP])
     plain.reset(SimpleNamespace(split="train", look_seed=4))
-    middle = slice(90, 140)
+    x, y = sum(CELL.belt_x_m) / 2, TOP.ego_position_m[1]
+    (start, end), _ = TOP.project(np.array([[x, y, 0.0], [x, y - 0.025, 0.0]]))
+    rows, columns = (slice(round(v) - n, round(v) + n) for v, n in ((start[1], 12), (start[0], 90)))
     still, moved, round_trip = (
-        cv2.GaussianBlur(plain.draw(make_cell(travel=travel))[0], (5, 5), 1)[middle, 20:200].astype(np.float32)
+        cv2.GaussianBlur(plain.draw(make_cell(travel=travel))[0], (5, 5), 1)[rows, columns].astype(np.float32)
         for travel in (0.0, 0.025, BELT_TILE_M)
     )
     plain.close()
     assert np.array_equal(still, round_trip)
     (shift, _), _ = cv2.phaseCorrelate(still.mean(axis=2), moved.mean(axis=2))
-    assert shift == pytest.approx(0.025 * TOP.fx / 1.05, abs=1.0)  # towards -y
+    assert shift == pytest.approx(end[0] - start[0], abs=1.0)
 
 
 def test_the_arm_hides_what_is_under_it_and_throws_a_shadow(renderer):
-    eye, wrist = np.array(TOP.ego_position_m), arm_frames(np.array(REST_RAD), 0.08)["panda_link7"][:3, 3]
-    hidden = eye + (wrist - eye) * eye[2] / (eye[2] - wrist[2])
+    eye = np.array(TOP.ego_position_m)
+    hand = (arm_frames(np.array(REST_RAD), 0.08)["panda_hand"] @ (0.0, 0.0, 0.03, 1.0))[:3]
+    hidden = eye + (hand - eye) * eye[2] / (eye[2] - hand[2])
     part = lay(0, float(hidden[0]), float(hidden[1]))
     _, masks = renderer.draw_labelled(make_cell([part]))
     assert (masks[0] == 0).sum() > 80
@@ -151,8 +144,8 @@ def test_the_arm_stands_where_pybullet_puts_it():
 
 def test_a_camera_on_the_hand_sees_from_there(renderer):
     joints = reach(np.array([0.5, 0.0, 0.25]), 0.3, np.random.default_rng(0))
-    ahead = arm_frames(joints, 0.08)["panda_hand"] @ np.array([0.06, 0.0, 0.3, 1.0])  # 0.28 m along its axis
-    part = lay(3, float(ahead[0]), float(ahead[1]))
+    below = forward(joints[None]).position_m[0]
+    part = lay(3, float(below[0]), float(below[1]))
     _, masks = renderer.draw_labelled(make_cell([part], joints=joints))
     placed = renderer.placed(WRIST)
     (seen,), depth = placed.project(part.position_m[None])
@@ -183,7 +176,7 @@ def test_bins_and_belt_are_where_the_cell_has_them(renderer):
     """Pictures with and without a bin's place in view differ from the plate there; the belt ends at its edges."""
     x, y = CELL.bin_centre_m[0]
     (inside, above, below), _ = TOP.project(
-        np.array([[x + 0.05, y, 0.0], [CELL.belt_x_m[1] - 0.1, y, 0.0], [CELL.belt_x_m[1] + 0.05, y, 0.0]])
+        np.array([[x - 0.03, y, 0.0], [CELL.belt_x_m[1] - 0.1, y, 0.0], [CELL.belt_x_m[1] + 0.05, y, 0.0]])
     )
     image = cv2.GaussianBlur(renderer.draw(make_cell())[0], (5, 5), 2).astype(int)
     colours = [image[round(v), round(u)] for u, v in (inside, above, below)]
