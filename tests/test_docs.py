@@ -27,6 +27,7 @@ GUIDES = (
     "runtime",
     "precision",
     "vehicle",
+    "cell_images",
 )
 PAGES = ["README.md", *(f"docs/{name}.md" for name in GUIDES)]
 
