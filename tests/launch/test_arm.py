@@ -280,3 +280,15 @@ def test_an_arm_stands_when_its_joints_do_whatever_its_truth_says_of_speed(shift
     assert not gauge.stands(float("nan"))
     assert choose_gauge(("vehicle_state", "route")) is CAR
     assert CAR.read_first({"vehicle_state": VehicleState(speed_mps=3.0)}) == 3.0
+
+
+def test_live_view_writes_the_shift(shift, tmp_path):
+    rr = pytest.importorskip("rerun")
+    from visuomotor.launch.report.view import LiveView
+
+    path = tmp_path / "run.rrd"
+    view = LiveView(make_part("pick"), ["camera_top"], save=path)
+    for k in (0, 30, 50):
+        view.add(0, k, shift[k])
+    rr.disconnect()
+    assert path.stat().st_size > 20_000
