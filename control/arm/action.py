@@ -200,6 +200,7 @@ class ArmWatchdog:
 
     def __init__(self, hold_s: float = 0.3) -> None:
         self._timer = HoldTimer(hold_s)
+        self.hold_s = hold_s
         self.reset()
 
     @property
