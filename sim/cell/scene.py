@@ -10,10 +10,10 @@ import pybullet
 
 from visuomotor.control.arm.config import CELL
 from visuomotor.sim.bullet import silent
-from visuomotor.sim.cell.arm import PHYSICS_HZ, SUBSTEPS, PandaArm
+from visuomotor.sim.cell.arm import PHYSICS_HZ, STEPS_PER_CALL, SUBSTEPS, PandaArm
 from visuomotor.sim.cell.parts import CATALOGUE, PartSpec, touch_vertices
 
-SOLVER_ITERATIONS = 50  # with 20 a joint is up to 0.05 rad/s behind its command in a ramp, so 0.015
+SOLVER_ITERATIONS = 35  # joints are at most 0.02 rad/s behind a ramp; 0.05 with 20
 BELT_THICKNESS_M = 0.04
 BELT_SPARE_M = 20.0  # beyond what is seen of it, so that the moving box need not be put back within an episode
 BIN_WALL_M = 0.006
@@ -26,9 +26,11 @@ Quaternion = tuple[float, float, float, float]
 _GRAVITY_MPS2 = 9.81
 _STILL = (0.0, 0.0, 0.0)
 _UNIT = (0.0, 0.0, 0.0, 1.0)
-_SHARE = (np.arange(SUBSTEPS) + 1.0) / SUBSTEPS
-_MIDDLE = ((np.arange(SUBSTEPS) + 0.5) / SUBSTEPS).tolist()
-_WATCH_STEPS = 6  # between two looks at what the arm touches
+# A ramp over the control step in stairs of ``STEPS_PER_CALL`` physics steps: at each the ramp's mean.
+_STAIRS = SUBSTEPS // STEPS_PER_CALL
+_BELT_SHARE = ((np.arange(_STAIRS) + 0.5) / _STAIRS).tolist()
+_JOINT_SHARE = np.array(_BELT_SHARE)[:, None] + 0.5 / SUBSTEPS
+_WATCH_STAIRS = 2  # between two looks at what the arm touches
 
 
 class Scene:
@@ -45,7 +47,7 @@ class Scene:
         self._get_pose = partial(pybullet.getBasePositionAndOrientation, **own)
         self._visuals = visuals
         self.arm = PandaArm(self.client, visuals=visuals)
-        self._belt = -1
+        self._belt, self._belt_speed_mps = -1, 0.0
         self.fixtures: frozenset[int] = frozenset()  # what the arm must not hit
 
     def reset(self, belt_friction: float) -> None:
@@ -54,13 +56,14 @@ class Scene:
         pybullet.resetSimulation(**own)
         pybullet.setGravity(0.0, 0.0, -_GRAVITY_MPS2, **own)
         pybullet.setPhysicsEngineParameter(
-            fixedTimeStep=1.0 / PHYSICS_HZ,
+            fixedTimeStep=STEPS_PER_CALL / PHYSICS_HZ,
+            numSubSteps=STEPS_PER_CALL,
             numSolverIterations=SOLVER_ITERATIONS,
             deterministicOverlappingPairs=1,
             **own,
         )
         self.arm.load()
-        self._belt = self._build_belt(belt_friction)
+        self._belt, self._belt_speed_mps = self._build_belt(belt_friction), 0.0
         self.fixtures = frozenset(
             {self._belt, *self._build_plate(), *(self._build_bin(xy) for xy in CELL.bin_centre_m)}
         )
@@ -77,14 +80,16 @@ class Scene:
         """
         arm, force = self.arm, 0.0
         start, end = joint_velocity_radps
-        ramp = (start + _SHARE[:, None] * (end - start)).tolist()
+        ramp = (start + _JOINT_SHARE * (end - start)).tolist()
         arm.grip(gripper_width_m)
-        for step, velocity in enumerate(ramp):
-            speed = belt_speed_mps[0] + _MIDDLE[step] * (belt_speed_mps[1] - belt_speed_mps[0])
-            self._set_velocity(self._belt, (0.0, -speed, 0.0), _STILL)
+        for stair, velocity in enumerate(ramp):
+            speed = belt_speed_mps[0] + _BELT_SHARE[stair] * (belt_speed_mps[1] - belt_speed_mps[0])
+            if speed != self._belt_speed_mps:
+                self._belt_speed_mps = speed
+                self._set_velocity(self._belt, (0.0, -speed, 0.0), _STILL)
             arm.drive(velocity)
             self._simulate()
-            if step % _WATCH_STEPS == _WATCH_STEPS - 1:
+            if stair % _WATCH_STAIRS == _WATCH_STAIRS - 1:
                 force = max(force, arm.hit_force_n(self.fixtures))
         return force
 
