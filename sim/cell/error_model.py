@@ -6,6 +6,7 @@ taller parts and the picture's edge hide follows ``sim.cell.visibility``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,7 +77,7 @@ class PartErrorParameters(TrackErrorParameters, frozen=True, kw_only=True, forbi
         return ("jump_m",)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class PartScene:
     """The parts of B cells and what may hide them; those that are of no class are not present."""
 
@@ -138,7 +139,7 @@ class PartErrors(TrackErrors[PartScene, PartErrorParameters]):
         )
         return self.update(scene, np.zeros((len(class_id), 3)), fresh)
 
-    def reset(self, index: int, seed: int | list[int]) -> None:
+    def reset(self, index: int, seed: int | Sequence[int]) -> None:
         """Forget everything of one cell and start its random stream anew."""
         super().reset(index, seed)
         self._seen_id[index] = self._mistaken[index] = -1
