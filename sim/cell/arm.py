@@ -49,11 +49,9 @@ class ArmReading(NamedTuple):
 class PandaArm:
     """The arm in one client, loaded anew with every reset of the simulation."""
 
-    def __init__(self, client: int, *, visuals: bool = False) -> None:
+    def __init__(self, client: int) -> None:
         self._flags = (
-            pybullet.URDF_USE_SELF_COLLISION
-            | pybullet.URDF_MERGE_FIXED_LINKS
-            | (pybullet.URDF_ENABLE_CACHED_GRAPHICS_SHAPES if visuals else pybullet.URDF_IGNORE_VISUAL_SHAPES)
+            pybullet.URDF_USE_SELF_COLLISION | pybullet.URDF_MERGE_FIXED_LINKS | pybullet.URDF_IGNORE_VISUAL_SHAPES
         )
         own = {"physicsClientId": client}
         self._own = own

@@ -12,7 +12,7 @@ from visuomotor.control.arm.config import CELL, CLASS_NAMES, CONTROL_PERIOD_S, J
 from visuomotor.sim.cell.arm import usable_velocity
 from visuomotor.sim.cell.parts import CATALOGUE, PartSpec
 from visuomotor.sim.cell.posture import plan_view
-from visuomotor.sim.cell.scenario import CYCLE_S, ENTRY_Y_M, PARTS_MAX, STILL, Arrival, CellCase
+from visuomotor.sim.cell.scenario import CYCLE_S, ENTRY_Y_M, PARTS_MAX, Arrival, CellCase
 from visuomotor.sim.cell.scene import Scene
 
 DT_S = CONTROL_PERIOD_S
@@ -42,13 +42,13 @@ class CellWorlds:
     A cell that has ended stays as it is until its next ``reset``.
     """
 
-    def __init__(self, count: int = 1, *, visuals: bool = False) -> None:
+    def __init__(self, count: int = 1) -> None:
         if count < 1:
             raise ValueError(f"count: expected at least one cell, got {count}")
         self.count = count
         self.parts_max = PARTS_MAX
         self.cases: list[CellCase] = []  # one per cell from the first reset on
-        self.scenes = [Scene(visuals=visuals) for _ in range(count)]
+        self.scenes = [Scene() for _ in range(count)]
         self.part_spec: list[list[PartSpec | None]] = [[None] * PARTS_MAX for _ in range(count)]
         self._handle = np.full((count, PARTS_MAX), -1, np.int64)
         self._waiting: list[list[Arrival]] = [[] for _ in range(count)]  # the next one last
@@ -142,6 +142,9 @@ class CellWorlds:
         self.part_spec[index] = [None] * PARTS_MAX
         self._bodies[index] = []
         self.part_present[index], self._handle[index], self.part_id[index] = False, -1, -1
+        self.part_kind[index], self.part_class[index] = 0, -1
+        self.part_position_m[index] = self.part_velocity_mps[index] = 0.0
+        self.part_quaternion[index], self._own_size_m[index] = (0.0, 0.0, 0.0, 1.0), 1.0
         self.part_held[index] = self._offered[index] = False
         self._excused_bin[index], self._binned_s[index] = -1, np.inf
         self.total[index], self._right[index], self._reached[index] = 0, 0, 0
@@ -329,6 +332,3 @@ class CellWorlds:
         due = np.where(changed, old_bin, -1)[np.maximum(self.part_class[b], 0)]
         held = self.part_held[b] & (self.part_class[b] >= 0)
         self._excused_bin[b] = np.where(held, due, self._excused_bin[b])
-
-
-__all__ = ["DT_S", "ENDS", "MANOEUVRES", "STILL", "CellWorlds"]

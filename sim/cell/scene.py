@@ -19,7 +19,6 @@ BELT_SPARE_M = 20.0  # beyond what is seen of it, so that the moving box need no
 BIN_WALL_M = 0.006
 PLATE_GAP_M = 0.004  # between belt and plate
 PLATE_X_M = (-0.40, 0.95)
-BELT_COLOUR, PLATE_COLOUR, BIN_COLOUR = (0.18, 0.18, 0.20, 1.0), (0.55, 0.55, 0.57, 1.0), (0.30, 0.40, 0.50, 1.0)
 
 Vector = tuple[float, float, float]
 Quaternion = tuple[float, float, float, float]
@@ -36,7 +35,7 @@ _WATCH_STAIRS = 2  # between two looks at what the arm touches
 class Scene:
     """The bodies of one cell; the same resets, parts and commands give the same states bit for bit."""
 
-    def __init__(self, *, visuals: bool = False) -> None:
+    def __init__(self) -> None:
         with silent():
             self.client = pybullet.connect(pybullet.DIRECT)
         own = {"physicsClientId": self.client}
@@ -45,8 +44,7 @@ class Scene:
         self._set_velocity = partial(pybullet.resetBaseVelocity, **own)
         self._get_velocity = partial(pybullet.getBaseVelocity, **own)
         self._get_pose = partial(pybullet.getBasePositionAndOrientation, **own)
-        self._visuals = visuals
-        self.arm = PandaArm(self.client, visuals=visuals)
+        self.arm = PandaArm(self.client)
         self._belt, self._belt_speed_mps = -1, 0.0
         self.fixtures: frozenset[int] = frozenset()  # what the arm must not hit
 
@@ -119,9 +117,6 @@ class Scene:
             **own,
         )
         self._set_velocity(body, velocity_mps, spin_radps)
-        if self._visuals:
-            blue, green, red = (channel / 255.0 for channel in spec.colour_bgr)
-            pybullet.changeVisualShape(body, -1, rgbaColor=(red, green, blue, 1.0), **own)
         return int(body)
 
     def remove_part(self, handle: int) -> None:
@@ -137,14 +132,10 @@ class Scene:
         """Disconnect the client."""
         pybullet.disconnect(self.client)
 
-    def _fixture(
-        self, shape: int, position_m: Vector, friction: float, colour: tuple[float, ...], *, moves: bool = False
-    ) -> int:
+    def _fixture(self, shape: int, position_m: Vector, friction: float, *, moves: bool = False) -> int:
         """A body without mass; only one that ``moves`` may be given a velocity."""
         body = pybullet.createMultiBody(0.0, shape, -1, position_m, _UNIT, useMaximalCoordinates=not moves, **self._own)
         pybullet.changeDynamics(body, -1, lateralFriction=friction, rollingFriction=0.0, restitution=0.0, **self._own)
-        if self._visuals:
-            pybullet.changeVisualShape(body, -1, rgbaColor=colour, **self._own)
         return int(body)
 
     def _box(self, low: Vector, high: Vector) -> tuple[int, Vector]:
@@ -155,14 +146,14 @@ class Scene:
     def _build_belt(self, friction: float) -> int:
         (x0, x1), (y0, y1) = CELL.belt_x_m, CELL.belt_y_m
         shape, middle = self._box((x0, y0, -BELT_THICKNESS_M), (x1, y1 + BELT_SPARE_M, 0.0))
-        return self._fixture(shape, middle, friction, BELT_COLOUR, moves=True)
+        return self._fixture(shape, middle, friction, moves=True)
 
     def _build_plate(self) -> list[int]:
         """The plate on both sides of the belt."""
         (x0, x1), (y0, y1) = CELL.belt_x_m, CELL.belt_y_m
         sides = ((PLATE_X_M[0], x0 - PLATE_GAP_M), (x1 + PLATE_GAP_M, PLATE_X_M[1]))
         boxes = [self._box((low, y0, -BELT_THICKNESS_M), (high, y1, 0.0)) for low, high in sides]
-        return [self._fixture(shape, middle, 0.8, PLATE_COLOUR) for shape, middle in boxes]
+        return [self._fixture(shape, middle, 0.8) for shape, middle in boxes]
 
     def _build_bin(self, centre_m: tuple[float, float]) -> int:
         """A box without a lid that stands on the plate."""
@@ -187,7 +178,7 @@ class Scene:
             ],
             **self._own,
         )
-        return self._fixture(shape, (*centre_m, 0.0), 0.6, BIN_COLOUR)
+        return self._fixture(shape, (*centre_m, 0.0), 0.6)
 
 
 def _touch_shape(spec: PartSpec, own: dict[str, int]) -> int:
