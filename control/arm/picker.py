@@ -39,8 +39,10 @@ class PickerGains(msgspec.Struct, frozen=True, kw_only=True):
     clear_m: float = 0.085  # above this a held part passes over the others
     carry_mps2: float = 3.0  # change of velocity with a part in the hand
     carry_mps: float = 0.75
+    carry_yaw_rad: tuple[float, float] = (-0.6, 1.9)  # which the last joint reaches over every bin
     release_xy_m: float = 0.045
-    release_height_m: float = 0.135
+    release_height_m: float = 0.155
+    bin_zone_m: float = 0.18  # as near as that to a bin's middle the tool stays as high
     released_m: float = 0.065  # as wide as this the fingers have let go
     wait_m: tuple[float, float, float] = (0.50, 0.12, 0.14)
 
@@ -144,14 +146,16 @@ def _reach(inputs: ArmInputs, targets: Targets, closing: np.ndarray, gains: Pick
     level = np.where(found[:, None], level, _approach(wait[:2] - tool[:, :2], gains))
     level = _limit(level, gains.speed_mps)
 
-    yaw_error = np.where(found, targets.grip_yaw_rad[:, 0] - targets.yaw_next_rad, -targets.yaw_next_rad)
+    yaw_error = np.where(found, targets.grip_yaw_rad[:, 0] - targets.yaw_next_rad, 0.0)
     turn = np.clip(gains.gain * yaw_error / CONTROL_PERIOD_S, -gains.yaw_rate_radps, gains.yaw_rate_radps)
 
     off = np.maximum(away - gains.funnel_free_m, 0.0) * gains.funnel
     off += np.maximum(np.abs(yaw_error) - gains.funnel_free_rad, 0.0) * gains.funnel_yaw_mprad
     goal = targets.grip_height_m[:, 0]
     wide = inputs.gripper_width_m > gains.open_m
+    near_bin = np.abs(inputs.bin_m[:, :, :2] - inputs.tool_position_m[:, None, :2]).max(axis=2).min(axis=1)
     height = np.where(found, goal + np.minimum(np.where(far | ~(wide | closing), np.inf, off), gains.hover_m), wait[2])
+    height = np.where(near_bin < gains.bin_zone_m, np.maximum(height, gains.release_height_m), height)
     lift = np.clip(gains.gain * (height - tool[:, 2]) / CONTROL_PERIOD_S, -gains.down_mps, gains.up_mps)
     down = np.abs(goal - tool[:, 2]) < gains.close_z_m
     close = found & wide & ~far & down & (away < gains.close_xy_m) & (np.abs(yaw_error) < gains.close_yaw_rad)
@@ -184,7 +188,8 @@ def _carry(inputs: ArmInputs, gains: PickerGains) -> np.ndarray:
     lift = np.clip(gains.gain * (goal - tool[:, 2]) / CONTROL_PERIOD_S, -gains.down_mps, gains.up_mps)
     change = np.column_stack([level, lift]) - last
     change = _limit(change, gains.carry_mps2 * CONTROL_PERIOD_S)
-    turn = np.clip(-targets.yaw_next_rad * 2.0, -1.5, 1.5) * clear
+    yaw = targets.yaw_next_rad
+    turn = np.clip(2.0 * (np.clip(yaw, *gains.carry_yaw_rad) - yaw), -1.5, 1.5) * clear
     return np.column_stack([last + change, turn])
 
 

@@ -47,7 +47,8 @@ ACROSS_MAX_M = 0.066  # what still fits between the open fingers
 FINGER_HALF_M = 0.012
 FINGER_OUT_M = 0.5 * LIMITS.gripper_width_m + FINGER_HALF_M  # of an open finger's middle from the tool
 CLEARANCE_M, CONTACT_M = 0.006, -0.010  # free beyond this gap to a finger, blocked within that
-OBSTRUCTION_COST, WIDTH_COST_PM, TURN_COST_PRAD = 2.0, 8.0, 0.15
+OBSTRUCTION_COST, WIDTH_COST_PM, TURN_COST_PRAD = 2.0, 8.0, 0.05
+ALONG_BELT_COST = 0.12  # what nobody has detected stands before or behind a part rather than beside it
 BALL_HEIGHT_M = (CELL.grasp_height_m, 0.028)
 
 
@@ -248,7 +249,7 @@ def _grip(inputs: ArmInputs, slot: np.ndarray, tool_yaw: np.ndarray) -> _Grip:
     other = inputs.track_present[:, None] & (np.arange(inputs.track_present.shape[1]) != slot[..., None])
     blocked = _obstruction(inputs, offset, other, yaw)
     cost = OBSTRUCTION_COST * blocked + WIDTH_COST_PM * (across - width[..., None])
-    cost = cost + TURN_COST_PRAD * np.abs(yaw - tool_yaw[:, None, None])
+    cost = cost + TURN_COST_PRAD * np.abs(yaw - tool_yaw[:, None, None]) + ALONG_BELT_COST * np.abs(np.cos(yaw))
     best = np.where(allowed, cost, np.inf).argmin(axis=2)[..., None]
     yaw, across, blocked = (np.take_along_axis(array, best, axis=2)[..., 0] for array in (yaw, across, blocked))
     distance = np.where(other, np.hypot(offset[..., 0], offset[..., 1]), np.inf)

@@ -413,7 +413,7 @@ def test_settings_left_open_are_those_of_the_task() -> None:
     settled = TrainConfig().settled(BELT)
     assert settled.model is not None
     assert len(settled.model.size_prior_m) == len(BELT.task.class_names)
-    assert settled.loss.heading_weight == (1.0, 0.0, 1.0, 0.0, 1.0, 1.0)
+    assert settled.loss.heading_weight == BELT.heading_weight
     assert settled.augment == BELT.augment
     assert TrainConfig(augment=AugmentConfig(flip=0.0)).settled(ROAD).augment == AugmentConfig(flip=0.0)
     with pytest.raises(ValueError, match="model: expected one for the 6 classes of pick, got 5"):
