@@ -28,6 +28,7 @@ GUIDES = (
     "runtime",
     "precision",
     "vehicle",
+    "cell_images",
 )
 PAGES = ["README.md", *(f"docs/{name}.md" for name in GUIDES)]
 
@@ -87,6 +88,15 @@ def test_figures_of_the_picking_environment_are_those_of_the_result_file():
             ratio = f"{ratios[f'of {against} x {count}']:.2f}"
             cells = f"{ratio} | |" if against == "bare physics" else f"| {ratio} |"
             assert f"| {name}, {label} | {steps[f'{name} x {count}']:.0f} | {cells}" in page
+
+
+def test_figures_of_the_cells_pictures_are_those_of_the_result_file():
+    page = (ROOT / "docs" / "cell_images.md").read_text()
+    result = json.loads((ROOT / "benchmarks" / "results" / "cell_images.json").read_text())
+    assert f"a picture takes {result['cpu_ms']['ratio']:.1f} times the CPU time" in page
+    for ours, down in zip(*(result["view"][name] for name in ("camera_top", "straight_down")), strict=True):
+        cells = [f"{row['mean']:.2f}, {100 * row['enough']:.0f} %" for row in (ours, down)]
+        assert f"| {ours['tool_m']:.2f} m | {cells[0]} | {cells[1]} |" in page
 
 
 def test_figures_in_the_readme_are_those_of_the_result_files():
