@@ -78,6 +78,15 @@ def test_figures_of_encryption_are_those_of_the_result_file():
     assert f"{ratios['p50_ms']:.2f} times its latency" in page
 
 
+def test_figures_of_the_cells_pictures_are_those_of_the_result_file():
+    page = (ROOT / "docs" / "cell_images.md").read_text()
+    result = json.loads((ROOT / "benchmarks" / "results" / "cell_images.json").read_text())
+    assert f"a picture takes {result['cpu_ms']['ratio']:.1f} times the CPU time" in page
+    for ours, down in zip(*(result["view"][name] for name in ("camera_top", "straight_down")), strict=True):
+        cells = [f"{row['mean']:.2f}, {100 * row['enough']:.0f} %" for row in (ours, down)]
+        assert f"| {ours['tool_m']:.2f} m | {cells[0]} | {cells[1]} |" in page
+
+
 def test_figures_in_the_readme_are_those_of_the_result_files():
     done = subprocess.run([sys.executable, "benchmarks/readme.py", "--check"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
