@@ -99,6 +99,8 @@ class StopPaths:
             shares = np.minimum(least + width * np.arange(1, SHARES + 1) / SHARES, 1.0)
             good = ~self.check(start, sent, stop + shares[:, None] * (wanted - stop), dt_s).any(axis=1)
             least = float(shares[good].max(initial=least))
+            if least == 1.0:
+                break
             width /= SHARES
         return stop + least * (wanted - stop)
 
