@@ -18,6 +18,7 @@ GUIDES = (
     "own_robot",
     "tasks",
     "picking",
+    "picking_policy",
     "training",
     "export",
     "record",
