@@ -95,6 +95,7 @@ def train_forecaster(
     ] = None,
 ) -> int:
     """Train the forecaster on tracks as the tracker delivers them and export its bundle."""
+    get_task(task)  # before anything slow is imported
     from visuomotor.perception.train import forecaster_tasks
 
     common: dict[str, Any] = {
