@@ -18,6 +18,7 @@ GUIDES = (
     "own_robot",
     "tasks",
     "picking",
+    "picking_cell",
     "training",
     "export",
     "record",
@@ -76,6 +77,17 @@ def test_figures_of_encryption_are_those_of_the_result_file():
     ratios = result["ratios"]["curve_to_tcp_plain"]
     assert f"Keys cost {ratios['cpu_ms']:.2f} times the CPU time" in page
     assert f"{ratios['p50_ms']:.2f} times its latency" in page
+
+
+def test_figures_of_the_picking_environment_are_those_of_the_result_file():
+    page = (ROOT / "docs" / "picking_cell.md").read_text()
+    result = json.loads((ROOT / "benchmarks" / "results" / "pick_environment.json").read_text())
+    steps, ratios, many = result["steps_per_cpu_s"], result["ratios"], result["cells"]
+    for name, against in (("Pick-v1", "bare physics"), ("one part", "panda-gym")):
+        for count, label in ((many, f"{many} cells in one process"), (1, "one cell")):
+            ratio = f"{ratios[f'of {against} x {count}']:.2f}"
+            cells = f"{ratio} | |" if against == "bare physics" else f"| {ratio} |"
+            assert f"| {name}, {label} | {steps[f'{name} x {count}']:.0f} | {cells}" in page
 
 
 def test_figures_of_the_cells_pictures_are_those_of_the_result_file():

@@ -148,13 +148,15 @@ def _reach(inputs: ArmInputs, targets: Targets, closing: np.ndarray, gains: Pick
 
     yaw_error = np.where(found, targets.grip_yaw_rad[:, 0] - targets.yaw_next_rad, 0.0)
     turn = np.clip(gains.gain * yaw_error / CONTROL_PERIOD_S, -gains.yaw_rate_radps, gains.yaw_rate_radps)
+    turn[closing] = 0.0
 
     off = np.maximum(away - gains.funnel_free_m, 0.0) * gains.funnel
     off += np.maximum(np.abs(yaw_error) - gains.funnel_free_rad, 0.0) * gains.funnel_yaw_mprad
     goal = targets.grip_height_m[:, 0]
     wide = inputs.gripper_width_m > gains.open_m
     near_bin = np.abs(inputs.bin_m[:, :, :2] - inputs.tool_position_m[:, None, :2]).max(axis=2).min(axis=1)
-    height = np.where(found, goal + np.minimum(np.where(far | ~(wide | closing), np.inf, off), gains.hover_m), wait[2])
+    height = np.where(found, goal + np.minimum(np.where(far | ~wide, np.inf, off), gains.hover_m), wait[2])
+    height = np.where(closing, goal, height)
     height = np.where(near_bin < gains.bin_zone_m, np.maximum(height, gains.release_height_m), height)
     lift = np.clip(gains.gain * (height - tool[:, 2]) / CONTROL_PERIOD_S, -gains.down_mps, gains.up_mps)
     down = np.abs(goal - tool[:, 2]) < gains.close_z_m

@@ -77,7 +77,7 @@ class StopPaths:
         broken = self.check(start, sent, wanted[None], dt_s)[0]
         if not broken.any():
             return wanted, ()
-        best = self._cut(start, sent, wanted, dt_s)
+        best = self.cut(start, sent, wanted, dt_s)
         room, gradient = self._find_gradients(start)
         ease = find_ease(jacobian(start[None])[0])
         closing, time_s = broken[: len(ROOMS)].copy(), dt_s + float(stopping_time(wanted, dt_s)[0])
@@ -85,13 +85,13 @@ class StopPaths:
             aside = turn_aside(wanted, room[closing], gradient[closing], ease, time_s)
             change = limit_speed(aside[None])[0] - sent
             aside = sent + change / max(float((np.abs(change) / ACCELERATION_RADPS2).max()) / dt_s, 1.0)
-            found = self._cut(start, sent, aside, dt_s)
+            found = self.cut(start, sent, aside, dt_s)
             if np.linalg.norm(found - wanted) < np.linalg.norm(best - wanted):
                 best = found
             closing |= self.check(start, sent, aside[None], dt_s)[0, : len(ROOMS)]
         return best, tuple(dict.fromkeys(np.array(CAUSES)[broken].tolist()))
 
-    def _cut(self, start: np.ndarray, sent: np.ndarray, wanted: np.ndarray, dt_s: float) -> np.ndarray:
+    def cut(self, start: np.ndarray, sent: np.ndarray, wanted: np.ndarray, dt_s: float) -> np.ndarray:
         """The farthest from the stop towards the joint velocities wanted that breaks nothing."""
         stop = brake(sent, dt_s)
         least, width = 0.0, 1.0
@@ -99,6 +99,8 @@ class StopPaths:
             shares = np.minimum(least + width * np.arange(1, SHARES + 1) / SHARES, 1.0)
             good = ~self.check(start, sent, stop + shares[:, None] * (wanted - stop), dt_s).any(axis=1)
             least = float(shares[good].max(initial=least))
+            if least == 1.0:
+                break
             width /= SHARES
         return stop + least * (wanted - stop)
 

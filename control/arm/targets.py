@@ -250,21 +250,17 @@ def _grip(inputs: ArmInputs, slot: np.ndarray, tool_yaw: np.ndarray) -> _Grip:
     blocked = _obstruction(inputs, offset, other, yaw)
     cost = OBSTRUCTION_COST * blocked + WIDTH_COST_PM * (across - width[..., None])
     cost = cost + TURN_COST_PRAD * np.abs(yaw - tool_yaw[:, None, None]) + ALONG_BELT_COST * np.abs(np.cos(yaw))
-    best = np.where(allowed, cost, np.inf).argmin(axis=2)[..., None]
-    yaw, across, blocked = (np.take_along_axis(array, best, axis=2)[..., 0] for array in (yaw, across, blocked))
+    best = rows, np.arange(slot.shape[1]), np.where(allowed, cost, np.inf).argmin(axis=2)
+    yaw = yaw[best]
     distance = np.where(other, np.hypot(offset[..., 0], offset[..., 1]), np.inf)
-    nearest = distance.argmin(axis=2)[..., None]
-    near = np.take_along_axis(offset, nearest[..., None], axis=2)[:, :, 0]
-    near = np.where(np.take_along_axis(distance, nearest, axis=2) < NEIGHBOUR_MAX_M, near, 0.0)
+    nearest = rows, best[1], distance.argmin(axis=2)
+    x, y = offset[nearest].transpose(2, 0, 1)
     cos, sin = np.cos(yaw), np.sin(yaw)
-    turned = np.stack([near[..., 1] * cos - near[..., 0] * sin, near[..., 0] * cos + near[..., 1] * sin], axis=2)
-    found = np.abs(near).sum(axis=2, keepdims=True) > 0.0
-    return _Grip(
-        yaw_rad=yaw,
-        width_m=across,
-        obstruction=blocked,
-        neighbour_m=np.where(found, turned, NEIGHBOUR_MAX_M),
-    )
+    neighbour = np.full((*slot.shape, 2), NEIGHBOUR_MAX_M)
+    found = distance[nearest] < NEIGHBOUR_MAX_M
+    neighbour[found, 0] = (y * cos - x * sin)[found]
+    neighbour[found, 1] = (x * cos + y * sin)[found]
+    return _Grip(yaw_rad=yaw, width_m=across[best], obstruction=blocked[best], neighbour_m=neighbour)
 
 
 def _representative(yaw: np.ndarray, tool_yaw: np.ndarray) -> np.ndarray:

@@ -64,7 +64,7 @@ PICKING = Lesson(
     interface=PICK,
     teachers={"picker": "the scripted picker on the simulator's true state, which knows how the belt will run"},
     baseline="scripted picker",
-    disturbance=(0.12, 0.12, 0.08, 0.12, 0.0),
+    disturbance=(0.05, 0.05, 0.04, 0.05, 0.0),
     weigh=_weigh_picking,
     penalise=lambda mean, _: torch.ones_like(mean),
 )

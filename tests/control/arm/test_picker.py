@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -15,6 +16,7 @@ Make = Callable[..., ArmInputs]
 Joints = Callable[..., np.ndarray]
 BLOCK = 2
 GRASP = CELL.grasp_height_m
+ACROSS = math.pi / 2  # fingers that close across the belt
 
 
 def act(inputs: ArmInputs) -> np.ndarray:
@@ -38,12 +40,12 @@ def test_it_goes_to_the_part_with_open_fingers_and_stays_high_until_it_is_there(
     assert x < 0.0 < y
     assert turn > 0.0
     assert grip == 1.0
-    low = make_scene([{"x": 0.5, "y": 0.2}], joints=joints_at(0.5, 0.1, 0.05))
+    low = make_scene([{"x": 0.5, "y": 0.2}], joints=joints_at(0.5, 0.1, 0.05, ACROSS))
     assert act(low)[2] > 0.0
 
 
 def test_it_follows_with_the_velocity_that_the_forecast_says(make_scene: Make, joints_at: Joints):
-    joints = joints_at(0.5, 0.1, 0.06)
+    joints = joints_at(0.5, 0.1, 0.06, ACROSS)
     ahead = 0.15 * 0.2
     action = act(make_scene([{"x": 0.5, "y": 0.1 + ahead, "vy": -0.2}], joints=joints))
     assert action[1] == pytest.approx(-0.2 / 0.8, abs=0.01)
@@ -61,14 +63,14 @@ def test_without_a_forecast_it_expects_constant_velocity(make_scene: Make):
 
 @pytest.mark.parametrize(("kind", "bin_index"), [(0, 0), (1, 1)])
 def test_it_closes_round_the_part_and_names_its_bin(make_scene: Make, joints_at: Joints, kind: int, bin_index: int):
-    joints = joints_at(0.5, 0.1, GRASP)
+    joints = joints_at(0.5, 0.1, GRASP, ACROSS)
     assert act(make_scene([{"kind": kind, "x": 0.5, "y": 0.1}], joints=joints))[4] == close_for(bin_index, 2)
     assert act(make_scene([{"kind": kind, "x": 0.52, "y": 0.1}], joints=joints))[4] == 1.0
-    assert act(make_scene([{"kind": kind, "x": 0.5, "y": 0.1}], joints=joints_at(0.5, 0.1, 0.05)))[4] == 1.0
+    assert act(make_scene([{"kind": kind, "x": 0.5, "y": 0.1}], joints=joints_at(0.5, 0.1, 0.05, ACROSS)))[4] == 1.0
 
 
 def test_it_goes_on_closing_and_lifts_when_the_fingers_hold_something(make_scene: Make, joints_at: Joints):
-    at_part = make_scene([{"kind": 1, "x": 0.5, "y": 0.1}], joints=joints_at(0.5, 0.1, GRASP))
+    at_part = make_scene([{"kind": 1, "x": 0.5, "y": 0.1}], joints=joints_at(0.5, 0.1, GRASP, ACROSS))
     closing = act(with_hand(at_part, 0.06, 0.0, close_for(1, 2)))
     assert closing[4] == close_for(1, 2)
     assert abs(closing[2]) < 0.05
@@ -79,7 +81,7 @@ def test_it_goes_on_closing_and_lifts_when_the_fingers_hold_something(make_scene
 
 
 def test_it_opens_when_the_fingers_have_met(make_scene: Make, joints_at: Joints):
-    at_part = make_scene([{"x": 0.5, "y": 0.1}], joints=joints_at(0.5, 0.1, GRASP))
+    at_part = make_scene([{"x": 0.5, "y": 0.1}], joints=joints_at(0.5, 0.1, GRASP, ACROSS))
     assert act(with_hand(at_part, 0.002, 40.0, -0.25))[4] == 1.0
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from visuomotor.control.arm.action import (
     ACCELERATION_RADPS2,
@@ -11,7 +12,7 @@ from visuomotor.control.arm.action import (
     stopping_time,
 )
 from visuomotor.control.arm.collision import WRIST_MIN_RAD
-from visuomotor.control.arm.config import CELL, CONTROL_PERIOD_S, REST_RAD
+from visuomotor.control.arm.config import CELL, CONTROL_PERIOD_S, REST_RAD, CellGeometry
 from visuomotor.control.arm.kinematics import forward, jacobian, solve_velocity
 from visuomotor.control.arm.stopping import (
     ACTING_SAMPLES,
@@ -36,8 +37,8 @@ REST = np.array(REST_RAD)
 STILL = np.zeros(7)
 
 
-def paths(tool_speed_mps: float = 10.0, **margins: float) -> StopPaths:
-    return StopPaths(StopMargins(**margins), CELL, tool_speed_mps)
+def paths(tool_speed_mps: float = 10.0, cell: CellGeometry = CELL, **margins: float) -> StopPaths:
+    return StopPaths(StopMargins(**margins), cell, tool_speed_mps)
 
 
 def reach_for(position: tuple[float, float, float], yaw: float = 0.0) -> np.ndarray:
@@ -152,8 +153,7 @@ def test_names_what_is_in_the_way(place: tuple[float, float, float], velocity: t
 def test_the_forearm_does_not_run_into_the_foot():
     folded = np.array([0.0, -1.2, 0.0, -2.4, 0.0, 1.3, 0.0])
     toward = np.array([0.0, 0.2, 0.0, -0.8, 0.0, 0.0, 0.0])
-    stop_paths = paths()
-    stop_paths._workspace = (np.full(3, -9.0), np.full(3, 9.0))  # the tool is far outside of it anyway
+    stop_paths = paths(cell=replace(CELL, workspace_min_m=(-9.0,) * 3, workspace_max_m=(9.0,) * 3))
     q, sent, causes = folded, STILL, ()
     for _ in range(20):
         new, found = stop_paths.admit(q, sent, np.clip(toward, sent - 0.5, sent + 0.5), DT)
@@ -195,8 +195,8 @@ def test_a_cut_command_keeps_as_much_as_fits():
     stop_paths = paths()
     wanted = moving(q, 0.0, 0.0, -0.8)
     assert stop_paths.admit(q, STILL, wanted, DT)[1]
-    found = stop_paths._cut(q, STILL, wanted, DT)
-    np.testing.assert_array_equal(stop_paths._cut(q, STILL, found, DT), found)
+    found = stop_paths.cut(q, STILL, wanted, DT)
+    np.testing.assert_array_equal(stop_paths.cut(q, STILL, found, DT), found)
     share = float(np.linalg.norm(found) / np.linalg.norm(wanted))
     np.testing.assert_allclose(found, share * wanted)
     assert 0.3 < share < 1.0
@@ -215,8 +215,7 @@ def test_where_nothing_fits_the_arm_stops_within_its_accelerations():
 
 def test_from_beyond_a_limit_only_the_way_back_is_open():
     q = reach_for((0.5, 0.0, 0.2))
-    stop_paths = paths()
-    stop_paths._workspace = (np.array([0.1, -0.5, 0.25]), stop_paths._workspace[1])
+    stop_paths = paths(cell=replace(CELL, workspace_min_m=(0.1, -0.5, 0.25)))
     up, down, along = (moving(q, *v) for v in ((0.0, 0.0, 0.1), (0.0, 0.0, -0.1), (0.0, 0.1, -0.005)))
     assert not stop_paths.check(q, STILL, up[None], DT).any()
     found, causes = stop_paths.admit(q, STILL, down, DT)

@@ -114,24 +114,25 @@ def test_the_tool_turns_with_the_part_up_to_its_symmetry_within_reach(
     assert targets.grip_width_m[0, 0] == width["width"]
 
 
-def test_round_parts_need_no_turn(make_scene: Make):
+def test_round_parts_are_gripped_across_the_belt_whatever_their_heading(make_scene: Make):
     for kind in (CYLINDER, BALL):
-        assert make_scene([{"kind": kind, "yaw": 1.0}]).targets.grip_yaw_rad[0, 0] == 0.0
+        assert make_scene([{"kind": kind, "yaw": 1.0}]).targets.grip_yaw_rad[0, 0] == pytest.approx(math.pi / 2)
 
 
 def test_fingers_go_where_no_other_part_is(make_scene: Make):
-    beside = {"x": 0.5, "y": 0.042, "kind": BLOCK, "length": 0.04}  # touches the side that the fingers would close on
+    beside = {"x": 0.542, "y": 0.0, "kind": BLOCK, "length": 0.04}  # touches the side that the fingers would close on
     cube = {"x": 0.5, "y": 0.0, "kind": CUBE}
     cubes = np.array([[2, 0, 0, 0, 0, 0]])
     free, blocked = make_scene([cube]).targets, make_scene([cube, beside], wanted=cubes).targets
-    assert free.grip_yaw_rad[0, 0] == 0.0
-    assert abs(blocked.grip_yaw_rad[0, 0]) == pytest.approx(math.pi / 2)
+    assert free.grip_yaw_rad[0, 0] == pytest.approx(math.pi / 2)
+    assert blocked.grip_yaw_rad[0, 0] == pytest.approx(0.0)
     assert blocked.obstruction[0, 0] == 0.0
     np.testing.assert_allclose(np.abs(blocked.neighbour_m[0, 0]), [0.0, 0.042], atol=1e-6)
-    long = make_scene([{**cube, "kind": BLOCK, "length": 0.09}, beside], wanted=np.array([[0, 0, 1, 0, 0, 0]])).targets
+    long = make_scene([{**cube, "kind": BLOCK, "length": 0.09, "yaw": math.pi / 2}, beside], wanted=np.array([[0, 0, 1, 0, 0, 0]])).targets
     assert long.obstruction[0, list(long.slot[0]).index(0)] == 1.0
-    far = make_scene([cube, {**beside, "y": FINGER_OUT_M + 0.06}], wanted=cubes).targets
-    assert far.grip_yaw_rad[0, 0] == far.obstruction[0, 0] == 0.0
+    far = make_scene([cube, {**beside, "x": 0.5 + FINGER_OUT_M + 0.06}], wanted=cubes).targets
+    assert far.grip_yaw_rad[0, 0] == pytest.approx(math.pi / 2)
+    assert far.obstruction[0, 0] == 0.0
 
 
 def test_a_free_part_comes_before_one_between_others(make_scene: Make):
