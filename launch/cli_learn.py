@@ -132,11 +132,11 @@ def train_policy(
     resume: Resume = False,
 ) -> int:
     """Train the policy in PyBullet under the perception error model and export its best checkpoint."""
-    from visuomotor.control.train.policy import PolicyTraining, train_policy
+    from visuomotor.control.train.policy import make_settings, train_policy
     from visuomotor.deploy.export.policy import export_policy
 
     forecasters = forecaster or f"{_profile(task).perception.forecaster},cv"
-    settings = None if resume else PolicyTraining(seed=seed, forecaster=forecasters)
+    settings = None if resume else make_settings(task, seed=seed, forecaster=forecasters)
     best = train_policy(
         task,
         runs or Path(f"runs/{task}-policy"),

@@ -19,6 +19,7 @@ GUIDES = (
     "tasks",
     "picking",
     "picking_cell",
+    "picking_policy",
     "training",
     "export",
     "record",

@@ -23,7 +23,7 @@ from visuomotor.control.train.normalizer import Normalizer
 from visuomotor.control.train.sb3_adapter import CasePool, WorldsVecEnv
 from visuomotor.control.train.warm_ppo import WarmPPO
 
-__all__ = ["COURSES", "PolicyTraining", "make_forecaster", "train_policy"]
+__all__ = ["COURSES", "PolicyTraining", "make_forecaster", "make_settings", "train_policy"]
 
 DEMONSTRATIONS_FILE = "demonstrations.npz"
 COURSES: dict[str, Course] = {"drive": DriveCourse(), "pick": PickCourse()}
@@ -53,7 +53,7 @@ def train_policy(
     if before and before[2].task != task:
         raise ValueError(f"{out / 'last'}: a training of task {before[2].task!r}, expected {task!r}")
     if settings is None:
-        settings = msgspec.convert(before[2].settings, PolicyTraining) if before else SETTINGS[task]
+        settings = msgspec.convert(before[2].settings, PolicyTraining) if before else make_settings(task)
     if settings.teacher not in course.lesson.teachers:
         raise ValueError(f"teacher: expected one of {', '.join(course.lesson.teachers)}, got {settings.teacher!r}")
     steps_before = before[2].environment_steps if before else 0
@@ -91,6 +91,12 @@ def train_policy(
     finally:
         env.close()
     return out / "best"
+
+
+def make_settings(task: str, **changes: Any) -> PolicyTraining:
+    """The settings with which a task's policy is trained, with some of them changed."""
+    get_course(task)
+    return msgspec.structs.replace(SETTINGS[task], **changes)
 
 
 def get_course(task: str) -> Course:
