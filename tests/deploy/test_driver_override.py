@@ -262,7 +262,7 @@ def test_a_car_that_falls_silent_is_braked_and_named(loop):
     told = car.step()
     assert told.guard.causes == ("stale_vehicle_state",)
     assert car.node.note == "no MOTION, ATTITUDE, DRIVER for 0.3 s"
-    until(lambda: time.monotonic() - car.node.watchdog._since_s > car.node.watchdog.hold_s)
+    until(lambda: time.monotonic() - car.node.watchdog._timer._since_s > car.node.watchdog.hold_s)
     assert car.step().frame["Acceleration"] == pytest.approx(SERVICE)
     told = car.press()
     assert car.node.note == ""

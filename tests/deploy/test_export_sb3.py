@@ -415,7 +415,7 @@ def test_the_bundle_runs_without_torch(bundle: Bundle, uneven: Any) -> None:
         (["MODEL", "--vecnormalize", "none", "--frame-stack", "2"], "--frame-stack 2: observation: Box("),
         (["MODEL", "--vecnormalize", "none", "--fields", "FIELDS"], "FIELDS: observation: expected 3 fields, got 2"),
         (["MODEL", "--vecnormalize", "none", "--recorded", "OTHER"], "--recorded: OTHER: not an npz of arrays"),
-        (["FOLDER"], "normalizer.json: not a normaliser"),
+        (["FOLDER"], "progress.json: not a checkpoint"),
         (["FOLDER", "--fields", "FIELDS"], "--fields: expected a zip of stable-baselines3, got the folder FOLDER"),
         (["FOLDER", "--frame-stack", "2"], "--frame-stack: expected a zip of stable-baselines3, got the folder FOLDER"),
         (["BESIDE", "--vecnormalize", "none"], "part of a checkpoint of visuomotor train policy"),

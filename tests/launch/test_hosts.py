@@ -322,7 +322,7 @@ def test_what_differs_between_the_hosts_is_refused_by_name(profile_file: Path, t
     assert given.perception.mode == "truth"
     assert "visuomotor 9.9 on the first host" in refusal(profile, version="9.9")
     assert "calibration of camera_left: not the one" in refusal(profile, calibrations={"camera_left": "0"})
-    assert "task: Input should be 'drive'" in refusal(profile, profile=plan.task.profile | {"task": "fly"})
+    assert "task: expected one of" in refusal(profile, profile=plan.task.profile | {"task": "fly"})
     moved = load_profile(write_profile(tmp_path, base_port=20000, keys="elsewhere"))
     assert refusal(moved).endswith("hosts: base_port: not as on the first host"), "keys may be anywhere"
     with pytest.raises(ValueError, match="can't be read"):
