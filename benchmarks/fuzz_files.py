@@ -32,6 +32,7 @@ from visuomotor.deploy.runtime import bundle
 from visuomotor.launch import inject, profile, seeds
 from visuomotor.launch.evaluate import score, suite
 from visuomotor.messages import camera, yaml_file
+from visuomotor.messages.tasks import get_task
 
 BOMBS = (
     "a: &a [x, x, x, x, x, x, x, x, x]\nb: &b [*a, *a, *a, *a, *a, *a, *a, *a, *a]\n"
@@ -180,7 +181,10 @@ class Labels(_OfFile):
     def load(self, path: Path) -> None:
         data = path.read_bytes()
         path.write_bytes(data[1:])
-        (detector_labels.read_labels if data[:1] == b"L" else detector_labels.read_map)(path)
+        if data[:1] == b"L":
+            detector_labels.read_labels(path)
+        else:
+            detector_labels.read_map(path, get_task("drive"))
 
 
 class Bundles(_OfFile):

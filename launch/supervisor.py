@@ -100,21 +100,21 @@ class Supervisor:
         ]
         names = [spec.name for spec in table]
         available = {service for spec in table for service in spec.outputs}
+        self._has_truth = "truth" in available
+        drives = next((s.name for s in table if "command" in s.inputs and not s.config.get("dry_run")), SOURCE)
+        self._actuator = SOURCE if self._has_truth else drives  # without it nothing is left that could brake
         self._gauge = choose_gauge(available)
-        watched = dict.fromkeys((*observe, *self._gauge.services))
-        self.coordinator = Coordinator(self.place, names, [s for s in watched if s in available])
+        told = (s for s in self._gauge.services if s in available)
+        # a source without truth only assumes how it moves; what is behind CAN has measured it
+        self._motion_service = next(told, "") if self._has_truth or drives != SOURCE else ""
+        watched = [s for s in dict.fromkeys((*observe, self._motion_service)) if s in available]
+        self.coordinator = Coordinator(self.place, names, watched)
         try:
             self.processes = Processes(jobs) if hosts is None else HostedProcesses(jobs, run_id, hosts)
         except BaseException:
             self.coordinator.close()
             raise
-        self._has_truth = "truth" in available
         self._kill_at_tick = min((f.start_s / TICK_S for f in (faults or {}).get(SUPERVISOR, ())), default=None)
-        drives = next((s.name for s in table if "command" in s.inputs and not s.config.get("dry_run")), SOURCE)
-        self._actuator = SOURCE if self._has_truth else drives  # without it nothing is left that could brake
-        told = (s for s in self._gauge.services if s in available)
-        # a source without truth only assumes how it moves; what is behind CAN has measured it
-        self._motion_service = next(told, "") if self._has_truth or drives != SOURCE else ""
         self._interrupts = 0
         self._heard_s: dict[str, float] = {}
         self._fault_text: dict[str, str] = {}

@@ -158,12 +158,14 @@ PERCEPTION: dict[str, PerceptionTask] = {
                 traffic_speed_share=0.0,
             ),
             extrapolation=Extrapolation(
-                cv_fan=((0.05, 0.0, 0.6, 1.2),) * 6,
+                # Tuned over all classes together: the belt moves whatever lies on it.
+                cv_fan=((0.04, 0.2, 0.6, 0.0),) * 6,
+                cv_samples=5,
                 cv_spread_start_m=0.005,
                 cv_spread_growth_mps=0.04,
-                kalman_fan=((0.05, 0.0, 0.6, 1.2),) * 6,
-                kalman_measurement_m=(0.003,) * 6,
-                kalman_acceleration_mps2=(0.2, 0.2, 0.2, 0.3, 0.2, 0.2),
+                kalman_fan=((0.04, 0.4, 0.7, 0.0),) * 6,
+                kalman_measurement_m=(0.0019,) * 6,
+                kalman_acceleration_mps2=(0.075,) * 6,
                 kalman_speed_prior_mps=(0.2,) * 6,
             ),
             truth_range_m=2.5,

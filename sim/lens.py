@@ -18,6 +18,7 @@ class Lens:
         self.camera = camera
         v, u = np.mgrid[0 : camera.height, 0 : camera.width]
         point = camera.undistort(np.stack([u.ravel(), v.ravel()], axis=1))
+        self.rays = np.concatenate([point, np.ones((len(point), 1))], axis=1)  # optical frame, row by row
         x, y = point[:, 0] * camera.fx, point[:, 1] * camera.fy
         left, top = int(np.ceil(-x.min())) + 1, int(np.ceil(-y.min())) + 1
         self.width, self.height = left + int(np.ceil(x.max())) + 2, top + int(np.ceil(y.max())) + 2

@@ -19,6 +19,7 @@ GUIDES = (
     "tasks",
     "picking",
     "picking_policy",
+    "picking_cell",
     "training",
     "export",
     "record",
@@ -28,6 +29,7 @@ GUIDES = (
     "runtime",
     "precision",
     "vehicle",
+    "cell_images",
 )
 PAGES = ["README.md", *(f"docs/{name}.md" for name in GUIDES)]
 
@@ -76,6 +78,26 @@ def test_figures_of_encryption_are_those_of_the_result_file():
     ratios = result["ratios"]["curve_to_tcp_plain"]
     assert f"Keys cost {ratios['cpu_ms']:.2f} times the CPU time" in page
     assert f"{ratios['p50_ms']:.2f} times its latency" in page
+
+
+def test_figures_of_the_picking_environment_are_those_of_the_result_file():
+    page = (ROOT / "docs" / "picking_cell.md").read_text()
+    result = json.loads((ROOT / "benchmarks" / "results" / "pick_environment.json").read_text())
+    steps, ratios, many = result["steps_per_cpu_s"], result["ratios"], result["cells"]
+    for name, against in (("Pick-v1", "bare physics"), ("one part", "panda-gym")):
+        for count, label in ((many, f"{many} cells in one process"), (1, "one cell")):
+            ratio = f"{ratios[f'of {against} x {count}']:.2f}"
+            cells = f"{ratio} | |" if against == "bare physics" else f"| {ratio} |"
+            assert f"| {name}, {label} | {steps[f'{name} x {count}']:.0f} | {cells}" in page
+
+
+def test_figures_of_the_cells_pictures_are_those_of_the_result_file():
+    page = (ROOT / "docs" / "cell_images.md").read_text()
+    result = json.loads((ROOT / "benchmarks" / "results" / "cell_images.json").read_text())
+    assert f"a picture takes {result['cpu_ms']['ratio']:.1f} times the CPU time" in page
+    for ours, down in zip(*(result["view"][name] for name in ("camera_top", "straight_down")), strict=True):
+        cells = [f"{row['mean']:.2f}, {100 * row['enough']:.0f} %" for row in (ours, down)]
+        assert f"| {ours['tool_m']:.2f} m | {cells[0]} | {cells[1]} |" in page
 
 
 def test_figures_in_the_readme_are_those_of_the_result_files():

@@ -80,10 +80,8 @@ def command(
     and positions: towards a border or a limit they slow down so that they stop before it.
     """
     twist, width = decode(action_norm)
-    reached = inputs.joint_velocity_radps
-    sent = np.clip(
-        sent, reached - FOLLOWING * STEP_RADPS, reached + FOLLOWING * STEP_RADPS
-    )  # an arm that was held back
+    moving, ahead = inputs.joint_velocity_radps, FOLLOWING * STEP_RADPS
+    sent = np.clip(sent, moving - ahead, moving + ahead)  # an arm that was held back did not get it
     start = starting_position(inputs.joint_position_rad, inputs.joint_velocity_radps, sent)
     end = start + CONTROL_PERIOD_S * sent
     course, twist = limit_tool(twist, end, sent, cell, approach)
@@ -200,6 +198,7 @@ class ArmWatchdog:
 
     def __init__(self, hold_s: float = 0.3) -> None:
         self._timer = HoldTimer(hold_s)
+        self.hold_s = hold_s
         self.reset()
 
     @property

@@ -13,7 +13,7 @@ import numpy as np
 from visuomotor.control.arm.action import ACCELERATION_RADPS2, POSITION_MAX_RAD, POSITION_MIN_RAD, brake, stopping_time
 from visuomotor.control.arm.collision import WRIST_MIN_RAD, Surroundings
 from visuomotor.control.arm.config import JOINTS, CellGeometry
-from visuomotor.control.arm.kinematics import jacobian
+from visuomotor.control.arm.kinematics import jacobian, limit_speed
 
 LIMIT_JOINT_POSITION = "limit_joint_position"
 LIMIT_WORKSPACE = "limit_workspace"
@@ -34,6 +34,7 @@ ACTING_SAMPLES, STOPPING_SAMPLES = 4, 6  # of a path
 SHARES, ROUNDS = 4, 3  # of a command that does not fit: how finely it is cut
 SLIDES = 2  # attempts to go along what is in the way
 AWAY = 0.002  # m or rad
+TURNING_M, ELBOW_M = 1.0, 0.1  # a turn of the tool, and a joint's own, count as that much of a shift
 GRADIENT_STEP_RAD = 1e-4
 SLACK = 1e-9  # rounding
 
@@ -76,27 +77,30 @@ class StopPaths:
         broken = self.check(start, sent, wanted[None], dt_s)[0]
         if not broken.any():
             return wanted, ()
-        best = self._cut(start, sent, wanted, dt_s)
+        best = self.cut(start, sent, wanted, dt_s)
         room, gradient = self._find_gradients(start)
-        closing = broken[: len(ROOMS)].copy()
+        ease = find_ease(jacobian(start[None])[0])
+        closing, time_s = broken[: len(ROOMS)].copy(), dt_s + float(stopping_time(wanted, dt_s)[0])
         for _ in range(SLIDES):
-            aside = turn_aside(wanted, room[closing], gradient[closing], dt_s + float(stopping_time(wanted, dt_s)[0]))
-            change = aside - sent
+            aside = turn_aside(wanted, room[closing], gradient[closing], ease, time_s)
+            change = limit_speed(aside[None])[0] - sent
             aside = sent + change / max(float((np.abs(change) / ACCELERATION_RADPS2).max()) / dt_s, 1.0)
-            found = self._cut(start, sent, aside, dt_s)
+            found = self.cut(start, sent, aside, dt_s)
             if np.linalg.norm(found - wanted) < np.linalg.norm(best - wanted):
                 best = found
             closing |= self.check(start, sent, aside[None], dt_s)[0, : len(ROOMS)]
         return best, tuple(dict.fromkeys(np.array(CAUSES)[broken].tolist()))
 
-    def _cut(self, start: np.ndarray, sent: np.ndarray, wanted: np.ndarray, dt_s: float) -> np.ndarray:
+    def cut(self, start: np.ndarray, sent: np.ndarray, wanted: np.ndarray, dt_s: float) -> np.ndarray:
         """The farthest from the stop towards the joint velocities wanted that breaks nothing."""
         stop = brake(sent, dt_s)
         least, width = 0.0, 1.0
         for _ in range(ROUNDS):
-            shares = least + width * np.arange(1, SHARES + 1) / SHARES
+            shares = np.minimum(least + width * np.arange(1, SHARES + 1) / SHARES, 1.0)
             good = ~self.check(start, sent, stop + shares[:, None] * (wanted - stop), dt_s).any(axis=1)
             least = float(shares[good].max(initial=least))
+            if least == 1.0:
+                break
             width /= SHARES
         return stop + least * (wanted - stop)
 
@@ -136,17 +140,27 @@ class StopPaths:
 CAUSES = (*ROOMS, LIMIT_TOOL_SPEED)
 
 
-def turn_aside(wanted: np.ndarray, room: np.ndarray, gradient: np.ndarray, time_s: float) -> np.ndarray:
-    """The joint velocities [7] nearest to those wanted that use up no more of each room [R] than there is in a time.
+def turn_aside(
+    wanted: np.ndarray, room: np.ndarray, gradient: np.ndarray, ease: np.ndarray, time_s: float
+) -> np.ndarray:
+    """Joint velocities [7] near those wanted that use up no more of each room [R] than there is in a time.
 
-    What is at a limit moves along it and a little away. Projections in turn (Kaczmarz): nearly the nearest.
+    What is at a limit moves along it and a little away, by the changes that are easy: ``ease`` [7, 7]. Projections in
+    turn (Kaczmarz), ``gradient`` [R, 7].
     """
     found = wanted
     for _ in range(3):
         for left, slope in zip(room, gradient, strict=True):
-            slowest = -(left - AWAY) / time_s
-            found = found + max(slowest - float(slope @ found), 0.0) * slope / max(float(slope @ slope), 1e-6)
+            slowest = (AWAY - max(float(left), 0.0)) / time_s
+            way = ease @ slope
+            found = found + max(slowest - float(slope @ found), 0.0) * way / max(float(slope @ way), 1e-6)
     return found
+
+
+def find_ease(matrix: np.ndarray) -> np.ndarray:
+    """How easily joint velocities change [7, 7], given the tool's Jacobian [6, 7]: its shifts rather than its turns."""
+    weighted = np.array([1.0, 1.0, 1.0, TURNING_M, TURNING_M, TURNING_M])[:, None] * matrix
+    return np.linalg.inv(weighted.T @ weighted + ELBOW_M * ELBOW_M * np.eye(JOINTS))
 
 
 def find_path(

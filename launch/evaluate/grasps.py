@@ -147,7 +147,8 @@ class GraspLog:
     def _watch(self, truth: Truth, order: Order, position_m: np.ndarray, tick: int) -> None:
         """Ordered parts that come into reach and leave it."""
         x0, y0, x1, y1 = order.base_reach_m
-        inside = (position_m[:, :2] > (x0, y0)).all(axis=1) & (position_m[:, :2] < (x1, y1)).all(axis=1)
+        x_m, y_m = position_m[:, 0], position_m[:, 1]
+        inside = (x_m > x0) & (x_m < x1) & (y_m > y0) & (y_m < y1)
         for i in np.flatnonzero(truth.class_id >= 0):
             part_id, class_id = int(truth.agent_id[i]), int(truth.class_id[i])
             visit = self.visits.get(part_id)
@@ -159,7 +160,7 @@ class GraspLog:
             if inside[i]:
                 visit.slowest_mps = min(visit.slowest_mps, truth.belt_speed_mps)
                 visit.fastest_mps = max(visit.fastest_mps, truth.belt_speed_mps)
-            elif position_m[i, 1] <= y0 and (self._grasp is None or self._grasp.part_id != part_id):
+            elif y_m[i] <= y0 and (self._grasp is None or self._grasp.part_id != part_id):
                 visit.outcome = "missed"
 
     def finish(self) -> None:

@@ -78,8 +78,9 @@ def summarise(episodes: Sequence[Mapping[str, Any]], measures: Measures) -> dict
             summary[name] = statistics.share(np.array(values))
     for ratio in measures.ratios:
         known = [episode for episode in episodes if all(key in episode for key in (*ratio.above, *ratio.below))]
-        if known:
-            summary[ratio.name] = statistics.pooled_share(*sums(known, ratio))
+        above, below = sums(known, ratio)
+        if below.any():  # a share of nothing is no number
+            summary[ratio.name] = statistics.pooled_share(above, below)
     for key, name in measures.groups.items():
         for group in sorted({group for episode in episodes for group in episode.get(key, ())}):
             pairs = np.array([episode[key].get(group, (0, 0)) for episode in episodes if key in episode], np.float64)

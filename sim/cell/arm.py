@@ -19,12 +19,14 @@ from visuomotor.sim.bullet import silent
 
 PHYSICS_HZ = 240
 SUBSTEPS = round(PHYSICS_HZ * CONTROL_PERIOD_S)  # physics steps in a control step
+STEPS_PER_CALL = 3  # PyBullet counts impulses by the call: forces go in as so much less and come out so much smaller
 GRIP_FORCE_N = 40.0
 FINGER_FRICTION = 1.3  # rubber pads
 # Links: the foot is -1, seven joints, and the fingers; flange and hand are one with the last joint's link.
 WRIST, FINGERS = 6, (7, 8)
 _TOOL_M = FLANGE_M + FINGER_TIPS_M  # beyond the wrist
 _TORQUE_NM = (87.0, 87.0, 87.0, 87.0, 12.0, 12.0, 12.0)  # Franka Control Interface documentation
+_MOTOR_TORQUE_NM = tuple(torque / STEPS_PER_CALL for torque in _TORQUE_NM)
 _FINGER_STOP_M = 0.04
 _GEAR_FORCE_N = 200.0
 _FINGER_GAIN = 0.2  # of the rest of the way, per physics step
@@ -47,11 +49,9 @@ class ArmReading(NamedTuple):
 class PandaArm:
     """The arm in one client, loaded anew with every reset of the simulation."""
 
-    def __init__(self, client: int, *, visuals: bool = False) -> None:
+    def __init__(self, client: int) -> None:
         self._flags = (
-            pybullet.URDF_USE_SELF_COLLISION
-            | pybullet.URDF_MERGE_FIXED_LINKS
-            | (pybullet.URDF_ENABLE_CACHED_GRAPHICS_SHAPES if visuals else pybullet.URDF_IGNORE_VISUAL_SHAPES)
+            pybullet.URDF_USE_SELF_COLLISION | pybullet.URDF_MERGE_FIXED_LINKS | pybullet.URDF_IGNORE_VISUAL_SHAPES
         )
         own = {"physicsClientId": client}
         self._own = own
@@ -61,7 +61,8 @@ class PandaArm:
         self._get_link = partial(pybullet.getLinkState, **own)
         self._get_contacts = partial(pybullet.getContactPoints, **own)
         self.body = -1
-        self._width_m = -1.0  # that the motors were told
+        self._speeds_radps: list[float] = []  # what the motors were told
+        self._width_m = -1.0
 
     def load(self) -> None:
         """Put the arm into the freshly reset simulation, at rest with open fingers."""
@@ -84,19 +85,22 @@ class PandaArm:
         gear = pybullet.createConstraint(
             body, FINGERS[0], body, FINGERS[1], pybullet.JOINT_GEAR, (1, 0, 0), (0, 0, 0), (0, 0, 0), **own
         )
-        pybullet.changeConstraint(gear, gearRatio=-1, erp=0.2, maxForce=_GEAR_FORCE_N, **own)
+        pybullet.changeConstraint(gear, gearRatio=-1, erp=0.2, maxForce=_GEAR_FORCE_N / STEPS_PER_CALL, **own)
+        self._speeds_radps, self._width_m = [], -1.0
         self.drive([0.0] * JOINTS)
-        self._width_m = -1.0
         self.grip(LIMITS.gripper_width_m)
 
     def drive(self, joint_velocity_radps: list[float]) -> None:
         """Set the joints' speeds until the next call."""
+        if joint_velocity_radps == self._speeds_radps:
+            return
+        self._speeds_radps = joint_velocity_radps
         self._set_motors(
             self.body,
             _JOINTS,
             pybullet.VELOCITY_CONTROL,
             targetVelocities=joint_velocity_radps,
-            forces=_TORQUE_NM,
+            forces=_MOTOR_TORQUE_NM,
         )
 
     def grip(self, width_m: float) -> None:
@@ -110,7 +114,7 @@ class PandaArm:
                 finger,
                 pybullet.POSITION_CONTROL,
                 targetPosition=0.5 * width_m,
-                force=GRIP_FORCE_N,
+                force=GRIP_FORCE_N / STEPS_PER_CALL,
                 maxVelocity=0.5 * LIMITS.gripper_speed_mps,
                 positionGain=_FINGER_GAIN,
             )
@@ -123,7 +127,7 @@ class PandaArm:
             [state[0] for state in states[:JOINTS]],
             [state[1] for state in states[:JOINTS]],
             left[0] + right[0],
-            max(0.0, -0.5 * (left[3] + right[3])),
+            max(0.0, -0.5 * STEPS_PER_CALL * (left[3] + right[3])),
             self._tool(),
         )
 
@@ -143,7 +147,7 @@ class PandaArm:
             fingers = other == self.body and contact[3] in FINGERS and contact[4] in FINGERS
             if other in fixtures or (other == self.body and not fingers):
                 force += contact[9]
-        return force
+        return STEPS_PER_CALL * force
 
 
 def usable_velocity(joint_velocity_radps: np.ndarray) -> np.ndarray:

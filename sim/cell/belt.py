@@ -26,7 +26,7 @@ class BeltProgram(msgspec.Struct, frozen=True, kw_only=True):
 
     def speed(self, time_s: np.ndarray | float) -> np.ndarray:
         """Speed at some instants, m/s."""
-        return np.interp(time_s, self.time_s, self.speed_mps)
+        return np.asarray(np.interp(time_s, self.time_s, self.speed_mps))
 
     def travel(self, time_s: np.ndarray | float) -> np.ndarray:
         """How far the belt has run from time 0 to some instants (>= 0), m."""

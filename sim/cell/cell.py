@@ -12,7 +12,7 @@ from visuomotor.control.arm.config import CELL, CLASS_NAMES, CONTROL_PERIOD_S, J
 from visuomotor.sim.cell.arm import usable_velocity
 from visuomotor.sim.cell.parts import CATALOGUE, PartSpec
 from visuomotor.sim.cell.posture import plan_view
-from visuomotor.sim.cell.scenario import CYCLE_S, ENTRY_Y_M, PARTS_MAX, STILL, Arrival, CellCase
+from visuomotor.sim.cell.scenario import CYCLE_S, ENTRY_Y_M, PARTS_MAX, Arrival, CellCase
 from visuomotor.sim.cell.scene import Scene
 
 DT_S = CONTROL_PERIOD_S
@@ -42,17 +42,19 @@ class CellWorlds:
     A cell that has ended stays as it is until its next ``reset``.
     """
 
-    def __init__(self, count: int = 1, *, visuals: bool = False) -> None:
+    def __init__(self, count: int = 1) -> None:
         if count < 1:
             raise ValueError(f"count: expected at least one cell, got {count}")
         self.count = count
         self.parts_max = PARTS_MAX
         self.cases: list[CellCase] = []  # one per cell from the first reset on
-        self.scenes = [Scene(visuals=visuals) for _ in range(count)]
+        self.scenes = [Scene() for _ in range(count)]
         self.part_spec: list[list[PartSpec | None]] = [[None] * PARTS_MAX for _ in range(count)]
         self._handle = np.full((count, PARTS_MAX), -1, np.int64)
         self._waiting: list[list[Arrival]] = [[] for _ in range(count)]  # the next one last
-        self._travel_m = np.zeros((count, 1))
+        self._travel_m: list[list[float]] = [[0.0]] * count  # of the belt, by tick
+        self._speed_mps: list[list[float]] = [[0.0]] * count
+        self._bodies: list[list[tuple[int, int]]] = [[] for _ in range(count)]  # slot and handle of the parts present
         self._varies = np.zeros(count, bool)
         self._time_limit_s = np.zeros(count)
         self._timeout_s = np.full(count, np.inf)
@@ -112,7 +114,7 @@ class CellWorlds:
     @property
     def belt_travel_m(self) -> np.ndarray:
         """How far the belt has run since the reset [B]."""
-        return self._travel_m[np.arange(self.count), self.tick]
+        return np.array([travel[tick] for travel, tick in zip(self._travel_m, self.tick.tolist(), strict=True)])
 
     @property
     def time_s(self) -> np.ndarray:
@@ -129,19 +131,20 @@ class CellWorlds:
             self.cases = [case] * self.count
         self.cases[index] = case
         self.scenes[index].reset(case.belt_friction)
-        ticks = round(case.duration_s / DT_S) + 2
-        if ticks > self._travel_m.shape[1]:
-            grown = np.zeros((self.count, ticks))
-            grown[:, : self._travel_m.shape[1]] = self._travel_m
-            self._travel_m = grown
-        self._travel_m[index] = case.belt.travel(np.arange(self._travel_m.shape[1]) * DT_S)
+        ticks = np.arange(round(case.duration_s / DT_S) + 2) * DT_S
+        self._travel_m[index] = case.belt.travel(ticks).tolist()
+        self._speed_mps[index] = case.belt.speed(ticks).tolist()
         self._varies[index] = case.belt.varies
         self._time_limit_s[index], self._timeout_s[index] = case.duration_s, np.inf
         self.tick[index], self.end[index] = 0, RUNNING
         self._sent[index] = self.hit_force_n[index] = 0.0
         self._waiting[index] = list(reversed(case.arrivals))
         self.part_spec[index] = [None] * PARTS_MAX
+        self._bodies[index] = []
         self.part_present[index], self._handle[index], self.part_id[index] = False, -1, -1
+        self.part_kind[index], self.part_class[index] = 0, -1
+        self.part_position_m[index] = self.part_velocity_mps[index] = 0.0
+        self.part_quaternion[index], self._own_size_m[index] = (0.0, 0.0, 0.0, 1.0), 1.0
         self.part_held[index] = self._offered[index] = False
         self._excused_bin[index], self._binned_s[index] = -1, np.inf
         self.total[index], self._right[index], self._reached[index] = 0, 0, 0
@@ -177,10 +180,10 @@ class CellWorlds:
         width = np.broadcast_to(np.asarray(gripper_width_m, np.float64), (self.count,))
         width = np.clip(np.where(np.isfinite(width), width, self.gripper_width_m), 0.0, LIMITS.gripper_width_m)
         for b in np.flatnonzero(live).tolist():
-            before = float(self.belt_speed_mps[b])
-            self.tick[b] += 1
-            speeds = before, self._speed(b)
+            tick = int(self.tick[b])
+            speeds = self._speed_mps[b][tick], self._speed_mps[b][tick + 1]
             self.hit_force_n[b] = self.scenes[b].step((self._sent[b], velocity[b]), float(width[b]), speeds)
+            self.tick[b] = tick + 1
             self._admit(b)
             self._read(b)
             if self._next_order[b] < len(self.cases[b].orders):
@@ -196,7 +199,7 @@ class CellWorlds:
 
     def _admit(self, b: int) -> None:
         """Let parts in that the belt has carried to the entry; with all slots taken they do not come."""
-        waiting, travelled = self._waiting[b], float(self._travel_m[b, self.tick[b]])
+        waiting, travelled = self._waiting[b], self._travel_m[b][int(self.tick[b])]
         while waiting and waiting[-1].start_y_m - travelled <= ENTRY_Y_M:
             arrival = waiting.pop()
             free = np.flatnonzero(~self.part_present[b])
@@ -210,9 +213,10 @@ class CellWorlds:
                 part,
                 position,
                 arrival.yaw_rad,
-                (roll_x, roll_y - self._speed(b), 0.0),
+                (roll_x, roll_y - self._speed_mps[b][int(self.tick[b])], 0.0),
                 (-roll_y / radius, roll_x / radius, 0.0),
             )
+            self._bodies[b].append((slot, int(self._handle[b, slot])))
             self.part_spec[b][slot] = part
             self.part_present[b, slot] = True
             self.part_id[b, slot] = len(self.cases[b].arrivals) - len(waiting) - 1
@@ -220,9 +224,6 @@ class CellWorlds:
             self._own_size_m[b, slot] = part.size_m
             self._offered[b, slot] = self.part_held[b, slot] = False
             self._excused_bin[b, slot], self._binned_s[b, slot] = -1, np.inf
-
-    def _speed(self, b: int) -> float:
-        return float(self.cases[b].belt.speed(self.tick[b] * DT_S))
 
     def _read(self, b: int) -> None:
         """Copy the state of one cell out of PyBullet."""
@@ -234,9 +235,9 @@ class CellWorlds:
         )
         self.gripper_width_m[b], self.gripper_force_n[b] = reading.gripper_width_m, reading.gripper_force_n
         self.tool_position_m[b] = reading.tool_position_m
-        self.belt_speed_mps[b] = self._speed(b)
-        for slot in np.flatnonzero(self.part_present[b]).tolist():
-            position, orientation, velocity = scene.part_state(int(self._handle[b, slot]))
+        self.belt_speed_mps[b] = self._speed_mps[b][int(self.tick[b])]
+        for slot, handle in self._bodies[b]:
+            position, orientation, velocity = scene.part_state(handle)
             self.part_position_m[b, slot] = position
             self.part_quaternion[b, slot] = orientation
             self.part_velocity_mps[b, slot] = velocity
@@ -305,7 +306,9 @@ class CellWorlds:
             self.wrong_parts[b] += 1
 
     def _dismiss(self, b: int, slot: int) -> None:
-        self.scenes[b].remove_part(int(self._handle[b, slot]))
+        handle = int(self._handle[b, slot])
+        self.scenes[b].remove_part(handle)
+        self._bodies[b].remove((slot, handle))
         self.part_present[b, slot], self._handle[b, slot] = False, -1
         self.part_id[b, slot], self.part_class[b, slot] = -1, -1
         self.part_held[b, slot] = False
@@ -329,6 +332,3 @@ class CellWorlds:
         due = np.where(changed, old_bin, -1)[np.maximum(self.part_class[b], 0)]
         held = self.part_held[b] & (self.part_class[b] >= 0)
         self._excused_bin[b] = np.where(held, due, self._excused_bin[b])
-
-
-__all__ = ["DT_S", "ENDS", "MANOEUVRES", "STILL", "CellWorlds"]

@@ -6,6 +6,7 @@ taller parts and the picture's edge hide follows ``sim.cell.visibility``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from visuomotor.control.arm.config import CELL, CLASS_NAMES
 from visuomotor.messages.camera import CameraModel
 from visuomotor.messages.tasks import TASKS
 from visuomotor.sim.cell.cell import CellWorlds
-from visuomotor.sim.cell.visibility import OverheadView, Rods
+from visuomotor.sim.cell.visibility import BeltView, Rods
 from visuomotor.sim.error_parameters import TrackErrorParameters, read_errors
 from visuomotor.sim.track_errors import Motion, PerceivedTracks, Sight, TrackErrors
 
@@ -76,7 +77,7 @@ class PartErrorParameters(TrackErrorParameters, frozen=True, kw_only=True, forbi
         return ("jump_m",)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class PartScene:
     """The parts of B cells and what may hide them; those that are of no class are not present."""
 
@@ -116,7 +117,7 @@ class PartErrors(TrackErrors[PartScene, PartErrorParameters]):
 
     def __init__(self, count: int, slots: int, camera: CameraModel, parameters: PartErrorParameters) -> None:
         super().__init__(count, slots, parameters)
-        self.view = OverheadView(camera)
+        self.view = BeltView(camera)
         self._detection_max = np.array(parameters.detection_max)
         self._seen_id = np.full((count, slots), -1, np.int64)
         self._mistaken = np.full((count, slots), -1, np.int64)  # class for which a distractor is taken
@@ -138,7 +139,7 @@ class PartErrors(TrackErrors[PartScene, PartErrorParameters]):
         )
         return self.update(scene, np.zeros((len(class_id), 3)), fresh)
 
-    def reset(self, index: int, seed: int | list[int]) -> None:
+    def reset(self, index: int, seed: int | Sequence[int]) -> None:
         """Forget everything of one cell and start its random stream anew."""
         super().reset(index, seed)
         self._seen_id[index] = self._mistaken[index] = -1
@@ -168,8 +169,8 @@ class PartErrors(TrackErrors[PartScene, PartErrorParameters]):
         p = self.parameters
         share = self.view.shares(scene.agent_position_m, scene.agent_size_m, scene.there, scene.rods)
         chance = self._detection_max[scene.agent_class] * expit(p.visible_slope * (share - p.visible50))
-        from_centre = np.linalg.norm(motion.position_m - self.view.centre_m, axis=-1)
-        noise_m = p.position_floor_m + p.position_per_m * from_centre
+        from_middle = np.linalg.norm(motion.position_m - self.view.middle_m, axis=-1)
+        noise_m = p.position_floor_m + p.position_per_m * from_middle
         along = np.zeros_like(motion.position_m)
         along[..., 0] = 1.0
         speed = np.full(share.shape, p.velocity_noise_mps)
@@ -203,7 +204,7 @@ class PartErrors(TrackErrors[PartScene, PartErrorParameters]):
         return np.where(order > 0, near + turn - part * np.round(turn / part), 0.0)
 
     def _invent_one(self, scene: PartScene, index: int, slot: int, odom_pose: np.ndarray) -> None:
-        """Beside a real part, or anywhere on the belt, where it stands or moves with the others."""
+        """Beside a real part, or anywhere on the belt in the picture; it moves as a real one does."""
         p, t, rng = self.parameters, self.tracks, self._rng[index]
         real = np.flatnonzero(t.present[index] & ~self._invented[index])
         velocity_mps = np.zeros(2)
@@ -214,8 +215,8 @@ class PartErrors(TrackErrors[PartScene, PartErrorParameters]):
             t.position_m[index, slot] = t.position_m[index, twin] + rng.normal(0.0, 0.03, 2)
             class_id = int(t.class_id[index, twin])
         else:
-            low, high = self.view.low_m, self.view.high_m
-            t.position_m[index, slot] = rng.uniform(*CELL.belt_x_m), rng.uniform(low[1], high[1])
+            place = np.stack([rng.uniform(*CELL.belt_x_m, 8), rng.uniform(*CELL.belt_y_m, 8)], axis=1)
+            t.position_m[index, slot] = place[self.view.inside_m(place).argmax()]
             class_id = int(rng.choice(len(CLASS_NAMES), p=np.array(p.false_alarm_class) / sum(p.false_alarm_class)))
         t.class_id[index, slot] = class_id
         t.velocity_mps[index, slot] = velocity_mps

@@ -13,6 +13,7 @@ from visuomotor.control.arm.config import CELL
 from visuomotor.messages.camera import CameraModel
 from visuomotor.sim.backdrop import smooth_noise
 from visuomotor.sim.cell.looks import CellLooks
+from visuomotor.sim.lens import Lens
 
 STEP_M = 0.0025  # of both textures
 BELT_TILE_M = 1.2  # the belt's texture repeats: a multiple of every period
@@ -25,7 +26,7 @@ class Ground:
     """Plate and belt of one cell after the other."""
 
     def __init__(self) -> None:
-        self._points: dict[CameraModel, tuple[np.ndarray, np.ndarray]] = {}
+        self._points: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # of the cameras that stand still
 
     def reset(self, look: CellLooks) -> None:
         """Paint the textures of a cell."""
@@ -34,11 +35,11 @@ class Ground:
         self._plate = paint_plate(look, rng)
         self._hall_bgr = np.array(look.plate_bgr) * 0.5
 
-    def draw(self, camera: CameraModel, belt_travel_m: float, *, fixed: bool = True) -> np.ndarray:
-        """Image uint8 [H, W, 3]; the rays of a ``fixed`` camera are kept for the next image."""
-        points, hall = self._points.get(camera) or _ground_points(camera)
+    def draw(self, camera: CameraModel, lens: Lens, belt_travel_m: float, *, fixed: bool = True) -> np.ndarray:
+        """Image uint8 [H, W, 3]; where the pixels of a ``fixed`` camera look is kept for its next image."""
+        points, hall = self._points.get(camera.name) or _ground_points(camera, lens)
         if fixed:
-            self._points[camera] = points, hall
+            self._points[camera.name] = points, hall
         x, y = points[..., 0], points[..., 1]
         image = cv2.remap(
             self._plate,
@@ -66,11 +67,14 @@ class Ground:
         return image
 
 
-def _ground_points(camera: CameraModel) -> tuple[np.ndarray, np.ndarray]:
+def _ground_points(camera: CameraModel, lens: Lens) -> tuple[np.ndarray, np.ndarray]:
     """Where each pixel's ray meets z = 0, float32 [H, W, 2], and which pixels look past the plate, bool [H, W]."""
-    v, u = np.mgrid[0 : camera.height, 0 : camera.width]
-    points = camera.ground(np.stack([u.ravel(), v.ravel()], axis=1)).reshape(camera.height, camera.width, 2)
-    hall = ~(np.hypot(points[..., 0], points[..., 1]) < FAR_M)  # NaN from the horizon up
+    x, y, down = (lens.rays @ camera.ego_from_camera.T).T
+    eye = camera.ego_position_m
+    scale = np.where(down < -1e-6, eye[2] / np.maximum(-down, 1e-6), np.inf)
+    with np.errstate(invalid="ignore"):
+        points = np.stack([eye[0] + x * scale, eye[1] + y * scale], axis=1).reshape(camera.height, camera.width, 2)
+    hall = ~(np.hypot(points[..., 0], points[..., 1]) < FAR_M)  # the horizon and above, too
     return np.where(hall[..., None], FAR_M, points).astype(np.float32), hall
 
 

@@ -168,7 +168,7 @@ class CellRenderer:
     def _draw_camera(self, worlds: CellState, index: int, camera: CameraModel) -> tuple[np.ndarray, np.ndarray]:
         lens, look = self._lenses[camera.name], self.look
         placed = self.placed(camera)
-        image = self._ground.draw(placed, float(worlds.belt_travel_m[index]), fixed=placed is camera)
+        image = self._ground.draw(placed, lens, float(worlds.belt_travel_m[index]), fixed=placed is camera)
         shade(image, placed, self._shadows, look.shadow, blur_px=look.shadow_blur_px)
         view = view_matrix(np.asarray(placed.ego_position_m), placed.ego_from_camera)
         rgba, bodies = self._bodies.draw(lens, view, self._light)

@@ -10,31 +10,32 @@ import pybullet
 
 from visuomotor.control.arm.config import CELL
 from visuomotor.sim.bullet import silent
-from visuomotor.sim.cell.arm import PHYSICS_HZ, SUBSTEPS, PandaArm
+from visuomotor.sim.cell.arm import PHYSICS_HZ, STEPS_PER_CALL, SUBSTEPS, PandaArm
 from visuomotor.sim.cell.parts import CATALOGUE, PartSpec, touch_vertices
 
-SOLVER_ITERATIONS = 50  # with 20 a joint is up to 0.05 rad/s behind its command in a ramp, so 0.015
+SOLVER_ITERATIONS = 35  # joints are at most 0.02 rad/s behind a ramp; 0.05 with 20
 BELT_THICKNESS_M = 0.04
 BELT_SPARE_M = 20.0  # beyond what is seen of it, so that the moving box need not be put back within an episode
 BIN_WALL_M = 0.006
 PLATE_GAP_M = 0.004  # between belt and plate
 PLATE_X_M = (-0.40, 0.95)
-BELT_COLOUR, PLATE_COLOUR, BIN_COLOUR = (0.18, 0.18, 0.20, 1.0), (0.55, 0.55, 0.57, 1.0), (0.30, 0.40, 0.50, 1.0)
 
 Vector = tuple[float, float, float]
 Quaternion = tuple[float, float, float, float]
 _GRAVITY_MPS2 = 9.81
 _STILL = (0.0, 0.0, 0.0)
 _UNIT = (0.0, 0.0, 0.0, 1.0)
-_SHARE = (np.arange(SUBSTEPS) + 1.0) / SUBSTEPS
-_MIDDLE = ((np.arange(SUBSTEPS) + 0.5) / SUBSTEPS).tolist()
-_WATCH_STEPS = 6  # between two looks at what the arm touches
+# A ramp over the control step in stairs of ``STEPS_PER_CALL`` physics steps: at each the ramp's mean.
+_STAIRS = SUBSTEPS // STEPS_PER_CALL
+_BELT_SHARE = ((np.arange(_STAIRS) + 0.5) / _STAIRS).tolist()
+_JOINT_SHARE = np.array(_BELT_SHARE)[:, None] + 0.5 / SUBSTEPS
+_WATCH_STAIRS = 2  # between two looks at what the arm touches
 
 
 class Scene:
     """The bodies of one cell; the same resets, parts and commands give the same states bit for bit."""
 
-    def __init__(self, *, visuals: bool = False) -> None:
+    def __init__(self) -> None:
         with silent():
             self.client = pybullet.connect(pybullet.DIRECT)
         own = {"physicsClientId": self.client}
@@ -43,9 +44,8 @@ class Scene:
         self._set_velocity = partial(pybullet.resetBaseVelocity, **own)
         self._get_velocity = partial(pybullet.getBaseVelocity, **own)
         self._get_pose = partial(pybullet.getBasePositionAndOrientation, **own)
-        self._visuals = visuals
-        self.arm = PandaArm(self.client, visuals=visuals)
-        self._belt = -1
+        self.arm = PandaArm(self.client)
+        self._belt, self._belt_speed_mps = -1, 0.0
         self.fixtures: frozenset[int] = frozenset()  # what the arm must not hit
 
     def reset(self, belt_friction: float) -> None:
@@ -54,13 +54,14 @@ class Scene:
         pybullet.resetSimulation(**own)
         pybullet.setGravity(0.0, 0.0, -_GRAVITY_MPS2, **own)
         pybullet.setPhysicsEngineParameter(
-            fixedTimeStep=1.0 / PHYSICS_HZ,
+            fixedTimeStep=STEPS_PER_CALL / PHYSICS_HZ,
+            numSubSteps=STEPS_PER_CALL,
             numSolverIterations=SOLVER_ITERATIONS,
             deterministicOverlappingPairs=1,
             **own,
         )
         self.arm.load()
-        self._belt = self._build_belt(belt_friction)
+        self._belt, self._belt_speed_mps = self._build_belt(belt_friction), 0.0
         self.fixtures = frozenset(
             {self._belt, *self._build_plate(), *(self._build_bin(xy) for xy in CELL.bin_centre_m)}
         )
@@ -77,14 +78,16 @@ class Scene:
         """
         arm, force = self.arm, 0.0
         start, end = joint_velocity_radps
-        ramp = (start + _SHARE[:, None] * (end - start)).tolist()
+        ramp = (start + _JOINT_SHARE * (end - start)).tolist()
         arm.grip(gripper_width_m)
-        for step, velocity in enumerate(ramp):
-            speed = belt_speed_mps[0] + _MIDDLE[step] * (belt_speed_mps[1] - belt_speed_mps[0])
-            self._set_velocity(self._belt, (0.0, -speed, 0.0), _STILL)
+        for stair, velocity in enumerate(ramp):
+            speed = belt_speed_mps[0] + _BELT_SHARE[stair] * (belt_speed_mps[1] - belt_speed_mps[0])
+            if speed != self._belt_speed_mps:
+                self._belt_speed_mps = speed
+                self._set_velocity(self._belt, (0.0, -speed, 0.0), _STILL)
             arm.drive(velocity)
             self._simulate()
-            if step % _WATCH_STEPS == _WATCH_STEPS - 1:
+            if stair % _WATCH_STAIRS == _WATCH_STAIRS - 1:
                 force = max(force, arm.hit_force_n(self.fixtures))
         return force
 
@@ -114,9 +117,6 @@ class Scene:
             **own,
         )
         self._set_velocity(body, velocity_mps, spin_radps)
-        if self._visuals:
-            blue, green, red = (channel / 255.0 for channel in spec.colour_bgr)
-            pybullet.changeVisualShape(body, -1, rgbaColor=(red, green, blue, 1.0), **own)
         return int(body)
 
     def remove_part(self, handle: int) -> None:
@@ -132,14 +132,10 @@ class Scene:
         """Disconnect the client."""
         pybullet.disconnect(self.client)
 
-    def _fixture(
-        self, shape: int, position_m: Vector, friction: float, colour: tuple[float, ...], *, moves: bool = False
-    ) -> int:
+    def _fixture(self, shape: int, position_m: Vector, friction: float, *, moves: bool = False) -> int:
         """A body without mass; only one that ``moves`` may be given a velocity."""
         body = pybullet.createMultiBody(0.0, shape, -1, position_m, _UNIT, useMaximalCoordinates=not moves, **self._own)
         pybullet.changeDynamics(body, -1, lateralFriction=friction, rollingFriction=0.0, restitution=0.0, **self._own)
-        if self._visuals:
-            pybullet.changeVisualShape(body, -1, rgbaColor=colour, **self._own)
         return int(body)
 
     def _box(self, low: Vector, high: Vector) -> tuple[int, Vector]:
@@ -150,14 +146,14 @@ class Scene:
     def _build_belt(self, friction: float) -> int:
         (x0, x1), (y0, y1) = CELL.belt_x_m, CELL.belt_y_m
         shape, middle = self._box((x0, y0, -BELT_THICKNESS_M), (x1, y1 + BELT_SPARE_M, 0.0))
-        return self._fixture(shape, middle, friction, BELT_COLOUR, moves=True)
+        return self._fixture(shape, middle, friction, moves=True)
 
     def _build_plate(self) -> list[int]:
         """The plate on both sides of the belt."""
         (x0, x1), (y0, y1) = CELL.belt_x_m, CELL.belt_y_m
         sides = ((PLATE_X_M[0], x0 - PLATE_GAP_M), (x1 + PLATE_GAP_M, PLATE_X_M[1]))
         boxes = [self._box((low, y0, -BELT_THICKNESS_M), (high, y1, 0.0)) for low, high in sides]
-        return [self._fixture(shape, middle, 0.8, PLATE_COLOUR) for shape, middle in boxes]
+        return [self._fixture(shape, middle, 0.8) for shape, middle in boxes]
 
     def _build_bin(self, centre_m: tuple[float, float]) -> int:
         """A box without a lid that stands on the plate."""
@@ -182,7 +178,7 @@ class Scene:
             ],
             **self._own,
         )
-        return self._fixture(shape, (*centre_m, 0.0), 0.6, BIN_COLOUR)
+        return self._fixture(shape, (*centre_m, 0.0), 0.6)
 
 
 def _touch_shape(spec: PartSpec, own: dict[str, int]) -> int:

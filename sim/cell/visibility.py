@@ -12,8 +12,10 @@ import numpy as np
 
 from visuomotor.messages.camera import CameraModel
 
-ARM_LINKS = (0, 2, 3, 4, 6, 7)  # frames of ``link_frames`` that the arm is a line through, the tool last
-ARM_RADIUS_M = (0.07, 0.07, 0.07, 0.07, 0.05)  # of the pieces between them; the last one is the hand
+ARM_LINKS = (0, 2, 3, 4, 6)  # frames of ``link_frames`` that the arm is a line through
+ARM_RADIUS_M = (0.07, 0.07, 0.07, 0.06, 0.045)  # of the pieces between them, the last one down to the hand
+HAND_ABOVE_TOOL_M = 0.07  # the hand is a beam across, so far above the tool; the fingers below it hide little
+HAND_HALF_M, HAND_RADIUS_M = 0.08, 0.03
 _BELOW_CAMERA_M = 0.12  # what is nearer to the camera's height is taken to be so far below it
 
 
@@ -28,21 +30,37 @@ class Rods:
 
 def arm_rods(frames: np.ndarray) -> Rods:
     """The arm's pieces from ``control.arm.kinematics.link_frames`` [B, 8, 4, 4]."""
-    points = frames[:, ARM_LINKS][..., :3, 3]
-    radius = np.broadcast_to(np.array(ARM_RADIUS_M), points.shape[:1] + (len(ARM_RADIUS_M),))
-    return Rods(start_m=points[:, :-1], end_m=points[:, 1:], radius_m=radius)
+    tool, down, across = frames[:, -1, :3, 3], frames[:, -1, :3, 2], frames[:, -1, :3, 1]
+    hand = tool - HAND_ABOVE_TOOL_M * down
+    points = np.concatenate([frames[:, ARM_LINKS][..., :3, 3], hand[:, None]], axis=1)
+    radius = np.array([*ARM_RADIUS_M, HAND_RADIUS_M])
+    return Rods(
+        start_m=np.concatenate([points[:, :-1], (hand - HAND_HALF_M * across)[:, None]], axis=1),
+        end_m=np.concatenate([points[:, 1:], (hand + HAND_HALF_M * across)[:, None]], axis=1),
+        radius_m=np.broadcast_to(radius, (len(frames), len(radius))),
+    )
 
 
-class OverheadView:
-    """What a camera that looks straight down on the belt sees of parts."""
+class BeltView:
+    """What a camera that looks down on the belt sees of parts."""
 
     def __init__(self, camera: CameraModel) -> None:
         if not camera.looks_down:
             raise ValueError(f"{camera.name}: expected a camera that looks down, got pitch {camera.ego_pitch_rad} rad")
         self.eye_m = np.asarray(camera.ego_position_m, np.float64)
-        corners = camera.ground(np.array([[0.0, 0.0], [camera.width - 1.0, camera.height - 1.0]]))
-        self.low_m, self.high_m = corners.min(axis=0), corners.max(axis=0)
-        self.centre_m = 0.5 * (self.low_m + self.high_m)
+        right, bottom = camera.width - 1.0, camera.height - 1.0
+        corners = camera.ground(np.array([[0.0, 0.0], [right, 0.0], [right, bottom], [0.0, bottom]]))
+        if not np.isfinite(corners).all():
+            raise ValueError(f"{camera.name}: expected a picture of nothing but ground, got the horizon in it")
+        self.middle_m = camera.ground(np.array([[0.5 * right, 0.5 * bottom]]))[0]
+        sides = np.roll(corners, -1, axis=0) - corners
+        inwards = np.stack([-sides[:, 1], sides[:, 0]], axis=1) / np.linalg.norm(sides, axis=1)[:, None]
+        self._inwards = inwards * np.sign(((self.middle_m - corners) * inwards).sum(axis=1))[:, None]
+        self._offset_m = (corners * self._inwards).sum(axis=1)
+
+    def inside_m(self, point_m: np.ndarray) -> np.ndarray:
+        """How far points [..., 2] on the belt lie within the picture's border, m; negative outside."""
+        return (point_m @ self._inwards.T - self._offset_m).min(axis=-1)
 
     def shares(self, position_m: np.ndarray, size_m: np.ndarray, present: np.ndarray, rods: Rods) -> np.ndarray:
         """Visible share [B, N] of parts at [B, N, 3] (middles) of [B, N, 3] (length, width, height)."""
@@ -61,8 +79,7 @@ class OverheadView:
         lower = position_m[:, :, None, 2] > high[:, None, :, 2]  # nor what is above it
         distance[:, :, rods.radius_m.shape[1] :][lower] = np.inf
         free = ((distance - thickness[:, None]) / (2.0 * half[..., None]) + 0.5).min(axis=2)
-        edge = np.minimum(seen - self.low_m, self.high_m - seen).min(axis=-1)
-        inside = edge / (2.0 * half) + 0.5
+        inside = self.inside_m(seen) / (2.0 * half) + 0.5
         return np.where(present, np.clip(np.minimum(free, inside), 0.0, 1.0), 0.0)
 
     def _shadow(self, point_m: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import pytest
 
 from visuomotor.launch.evaluate.arm import ArmMetrics
 from visuomotor.launch.evaluate.metrics import make_metrics
-from visuomotor.launch.evaluate.score import Score, paired_ratio
+from visuomotor.launch.evaluate.score import Score, load_score, paired_ratio
 from visuomotor.launch.evaluate.statistics import paired_shares, pooled_share
 from visuomotor.launch.report.capture import EpisodeCapture
 from visuomotor.launch.report.page import write_report
@@ -213,7 +213,7 @@ def test_a_shift_with_a_wrong_part_is_no_success(row):
     }
 
 
-def test_shares_of_parts_are_pooled_over_episodes(row):
+def test_shares_of_parts_are_pooled_over_episodes(row, tmp_path):
     other = row | {"seed": 6, "parts_ordered": 7, "parts_binned": 7, "wrong_parts": 0, "cycle_s": None}
     score = Score(task="pick", suite="pick-v1", episodes=[row, other]).finish()
     share = score.summary["parts_binned_share"]
@@ -224,6 +224,12 @@ def test_shares_of_parts_are_pooled_over_episodes(row):
     assert score.summary["parts_binned_share, speed 0.1"].mean == pytest.approx(1 / 3)
     assert score.summary["cycle_s"].n == 1
     assert "collision_at_fault" not in score.summary
+    idle = row | {"parts_binned": 0, "wrong_parts": 0, "grasps_held": 0, "grasp_attempts": 0, "cycle_s": None}
+    nothing = Score(task="pick", suite="pick-v1", episodes=[idle]).finish()
+    assert nothing.summary["parts_binned_share"].mean == 0.0
+    assert not {"wrong_parts_share", "grasps_held_share", "cycle_s"} & set(nothing.summary)
+    nothing.save(tmp_path / "score.json")
+    assert load_score(tmp_path / "score.json").summary == nothing.summary
     better = Score(task="pick", suite="pick-v1", episodes=[row | {"parts_binned": 3}, other])
     assert paired_ratio(better, score, "parts_binned_share").mean == pytest.approx(0.2)
 
@@ -280,3 +286,15 @@ def test_an_arm_stands_when_its_joints_do_whatever_its_truth_says_of_speed(shift
     assert not gauge.stands(float("nan"))
     assert choose_gauge(("vehicle_state", "route")) is CAR
     assert CAR.read_first({"vehicle_state": VehicleState(speed_mps=3.0)}) == 3.0
+
+
+def test_live_view_writes_the_shift(shift, tmp_path):
+    rr = pytest.importorskip("rerun")
+    from visuomotor.launch.report.view import LiveView
+
+    path = tmp_path / "run.rrd"
+    view = LiveView(make_part("pick"), ["camera_top"], save=path)
+    for k in (0, 30, 50):
+        view.add(0, k, shift[k])
+    rr.disconnect()
+    assert path.stat().st_size > 20_000

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from visuomotor.control.arm.action import (
     ACCELERATION_RADPS2,
@@ -11,8 +12,8 @@ from visuomotor.control.arm.action import (
     stopping_time,
 )
 from visuomotor.control.arm.collision import WRIST_MIN_RAD
-from visuomotor.control.arm.config import CELL, CONTROL_PERIOD_S, REST_RAD
-from visuomotor.control.arm.kinematics import forward, solve_velocity
+from visuomotor.control.arm.config import CELL, CONTROL_PERIOD_S, REST_RAD, CellGeometry
+from visuomotor.control.arm.kinematics import forward, jacobian, solve_velocity
 from visuomotor.control.arm.stopping import (
     ACTING_SAMPLES,
     CAUSES,
@@ -28,6 +29,7 @@ from visuomotor.control.arm.stopping import (
     StopMargins,
     StopPaths,
     find_path,
+    turn_aside,
 )
 
 DT = CONTROL_PERIOD_S
@@ -35,8 +37,8 @@ REST = np.array(REST_RAD)
 STILL = np.zeros(7)
 
 
-def paths(tool_speed_mps: float = 10.0, **margins: float) -> StopPaths:
-    return StopPaths(StopMargins(**margins), CELL, tool_speed_mps)
+def paths(tool_speed_mps: float = 10.0, cell: CellGeometry = CELL, **margins: float) -> StopPaths:
+    return StopPaths(StopMargins(**margins), cell, tool_speed_mps)
 
 
 def reach_for(position: tuple[float, float, float], yaw: float = 0.0) -> np.ndarray:
@@ -151,8 +153,7 @@ def test_names_what_is_in_the_way(place: tuple[float, float, float], velocity: t
 def test_the_forearm_does_not_run_into_the_foot():
     folded = np.array([0.0, -1.2, 0.0, -2.4, 0.0, 1.3, 0.0])
     toward = np.array([0.0, 0.2, 0.0, -0.8, 0.0, 0.0, 0.0])
-    stop_paths = paths()
-    stop_paths._workspace = (np.full(3, -9.0), np.full(3, 9.0))  # the tool is far outside of it anyway
+    stop_paths = paths(cell=replace(CELL, workspace_min_m=(-9.0,) * 3, workspace_max_m=(9.0,) * 3))
     q, sent, causes = folded, STILL, ()
     for _ in range(20):
         new, found = stop_paths.admit(q, sent, np.clip(toward, sent - 0.5, sent + 0.5), DT)
@@ -193,8 +194,9 @@ def test_a_cut_command_keeps_as_much_as_fits():
     q = reach_for((0.5, 0.0, 0.12))
     stop_paths = paths()
     wanted = moving(q, 0.0, 0.0, -0.8)
-    found, causes = stop_paths.admit(q, STILL, wanted, DT)
-    assert causes
+    assert stop_paths.admit(q, STILL, wanted, DT)[1]
+    found = stop_paths.cut(q, STILL, wanted, DT)
+    np.testing.assert_array_equal(stop_paths.cut(q, STILL, found, DT), found)
     share = float(np.linalg.norm(found) / np.linalg.norm(wanted))
     np.testing.assert_allclose(found, share * wanted)
     assert 0.3 < share < 1.0
@@ -213,14 +215,69 @@ def test_where_nothing_fits_the_arm_stops_within_its_accelerations():
 
 def test_from_beyond_a_limit_only_the_way_back_is_open():
     q = reach_for((0.5, 0.0, 0.2))
-    stop_paths = paths()
-    stop_paths._workspace = (np.array([0.1, -0.5, 0.25]), stop_paths._workspace[1])
+    stop_paths = paths(cell=replace(CELL, workspace_min_m=(0.1, -0.5, 0.25)))
     up, down, along = (moving(q, *v) for v in ((0.0, 0.0, 0.1), (0.0, 0.0, -0.1), (0.0, 0.1, -0.005)))
     assert not stop_paths.check(q, STILL, up[None], DT).any()
-    for wrong in (down, along):
-        found, causes = stop_paths.admit(q, STILL, wrong, DT)
-        assert causes == (LIMIT_WORKSPACE,)
-        np.testing.assert_array_equal(found, STILL)
+    found, causes = stop_paths.admit(q, STILL, down, DT)
+    assert causes == (LIMIT_WORKSPACE,)
+    assert -1e-9 <= jacobian(q[None])[0, 2] @ found <= 0.02
+    assert np.abs(jacobian(q[None])[0, 3:] @ found).max() < 0.01  # it does not tilt instead
+    found, causes = stop_paths.admit(q, STILL, along, DT)
+    assert causes == (LIMIT_WORKSPACE,)
+    velocity = jacobian(q[None])[0, :3] @ found
+    assert velocity[1] > 0.08
+    assert velocity[2] > 0.0
+
+
+def test_what_is_blocked_slides_along():
+    q = reach_for((0.5, 0.0, 0.1))
+    stop_paths = paths()
+    q_min = reach_for((0.5, 0.0, float(CELL.workspace_min_m[2]) + 0.003))
+    for posture, out in ((q, (0.0, 0.0, -0.8)), (q_min, (0.0, 0.0, -0.2))):
+        wanted = moving(posture, 0.0, 0.3, out[2])
+        found, causes = stop_paths.admit(posture, STILL, wanted, DT)
+        assert LIMIT_WORKSPACE in causes
+        velocity = jacobian(posture[None])[0, :3] @ found
+        assert 0.2 < velocity[1] < 0.31
+        assert out[2] < velocity[2] < 0.3
+        assert not stop_paths.check(posture, STILL, found[None], DT).any()
+
+
+def test_a_hand_held_at_a_bins_rim_gets_away_from_it():
+    """As in a shift of the scripted picker: on its way back over the rim while it comes down."""
+    over_rim = reach_for((0.30, 0.36, 0.13))
+    stop_paths, position, sent, heights = paths(), over_rim, STILL, []
+    for _ in range(25):
+        wanted = moving(position, 0.4, 0.0, -0.25)
+        step = ACCELERATION_RADPS2 * DT
+        new, causes = stop_paths.admit(position, sent, np.clip(wanted, sent - step, sent + step), DT)
+        position, sent = position + 0.5 * DT * (sent + new), new
+        heights.append(forward(position[None]).position_m[0, 2])
+        assert stop_paths.measure(position[None]).min() > -1e-3
+        if forward(position[None]).position_m[0, 0] > 0.45:
+            break
+    else:
+        pytest.fail(f"stuck at {forward(position[None]).position_m[0]}, {causes}")
+
+
+def test_turning_aside_keeps_what_is_free():
+    slope, other = np.eye(7)[0], np.eye(7)[1]
+    wanted = np.array([-1.0, -1.0, 0.5, 0.0, 0.0, 0.0, 0.0])
+    rooms = np.array([0.102, 10.0])
+    np.testing.assert_allclose(
+        turn_aside(wanted, rooms, np.stack([slope, other]), np.eye(7), 0.5),
+        [-0.2, -1.0, 0.5, 0.0, 0.0, 0.0, 0.0],
+        atol=1e-9,
+    )
+    beyond = turn_aside(wanted, np.array([-5.0]), slope[None], np.eye(7), 0.5)
+    np.testing.assert_allclose(beyond[:2], [0.004, -1.0], atol=1e-9)
+    np.testing.assert_array_equal(turn_aside(wanted, np.zeros(0), np.zeros((0, 7)), np.eye(7), 0.5), wanted)
+    np.testing.assert_array_equal(
+        turn_aside(wanted, np.zeros(1), np.zeros((1, 7)), np.eye(7), 0.5), wanted
+    )  # nothing helps
+    skew = np.stack([slope, 0.6 * slope + 0.8 * other])
+    found = turn_aside(wanted, np.array([0.002, 0.002]), skew, np.eye(7), 0.5)
+    assert (skew @ found >= -0.05).all()
 
 
 @pytest.mark.parametrize("name", StopMargins.__struct_fields__)

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import cv2
@@ -65,6 +66,14 @@ def test_images_and_annotations_agree(made):
         assert 0 < a["area"] <= w * h
         assert -0.001 < a["height_m"] < 0.5
         assert camera.ground(np.array([a["ground_px"]]))[0] == pytest.approx(a["ego_position_m"], abs=1e-3)
+
+
+def test_the_page_names_every_key_of_a_label(made):
+    page = (Path(__file__).parents[3] / "docs" / "cell_images.md").read_text()
+    named = set(re.findall(r"^\| `(\w+)` \|", page, re.M))
+    data = json.loads((made[0] / "train" / "annotations.json").read_text())
+    of_coco = {"id", "image_id", "category_id", "bbox", "area", "iscrowd"}
+    assert named == set(data["annotations"][0]) - of_coco
 
 
 def test_the_evaluation_library_loads_it(made):

@@ -161,6 +161,18 @@ def test_a_camera_on_the_hand_sees_from_there(renderer):
     assert np.allclose(outside[0], WRIST.project(point)[0])
 
 
+def test_a_level_camera_sees_the_hall_above_the_plate():
+    level = msgspec.structs.replace(TOP, name="level", ego_position_m=(1.5, 0.3, 0.5), ego_pitch_rad=0.0)
+    side = CellRenderer([level])
+    side.reset(SimpleNamespace(split="train", look_seed=4))
+    image = cv2.GaussianBlur(side.draw(make_cell())[0], (5, 5), 2).astype(int)
+    side.close()
+    (edge,), _ = level.project(np.array([[-2.5, 0.3, 0.0]]))  # the plate ends farther away than this
+    corners = image[4, 4], image[4, -4]
+    assert np.abs(corners[0] - corners[1]).max() < 12  # one wall
+    assert np.abs(image[round(edge[1]) + 25, 20] - corners[0]).max() > 15
+
+
 def test_bodies_come_and_go_with_the_parts(renderer):
     renderer.draw(make_cell([lay(0, 0.5, 0.1), lay(1, 0.5, 0.3)]))
     assert renderer.part_mesh(1) is not None

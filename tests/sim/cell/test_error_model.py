@@ -52,10 +52,10 @@ def worlds(count=64, slots=4, place=(0.5, 0.3), speed=0.0, class_id=CUBE, yaw=0.
 
 
 def rods(count, over=None):
-    """A hand above a place, or far away."""
+    """Something that covers a place, or nothing near."""
     x, y = over or (-2.0, -2.0)
-    top, low = np.tile([x, y, 0.3], (count, 1, 1)), np.tile([x, y, 0.03], (count, 1, 1))
-    return Rods(start_m=top, end_m=low, radius_m=np.full((count, 1), 0.05))
+    top, low = np.tile([x, y, 0.06], (count, 1, 1)), np.tile([x, y, 0.0], (count, 1, 1))
+    return Rods(start_m=top, end_m=low, radius_m=np.full((count, 1), 0.12))
 
 
 def errors(parameters=CLEAN, count=64, slots=4):
@@ -83,10 +83,13 @@ def test_without_errors_the_tracks_are_the_truth():
 
 def test_position_noise_grows_from_the_middle_of_the_picture():
     noisy = msgspec.structs.replace(CLEAN, position_floor_m=0.002, position_per_m=0.01, position_correlation_s=0.01)
+    model = errors(noisy, 600)
+    middle = model.view.middle_m
     spread = []
-    for y in (0.25, 0.75):
-        tracks = observe(errors(noisy, 600), worlds(600, place=(0.5, y)), ticks=2)
-        spread.append(float((tracks.position_m[:, 0] - (0.5, y)).std()))
+    for off in (0.0, 0.5):
+        place = (middle[0], middle[1] + off)
+        tracks = observe(errors(noisy, 600), worlds(600, place=place), ticks=2)
+        spread.append(float((tracks.position_m[:, 0] - place).std()))
     np.testing.assert_allclose(spread, [0.002, 0.007], rtol=0.12)
 
 
