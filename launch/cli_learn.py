@@ -95,10 +95,11 @@ def train_forecaster(
     ] = None,
 ) -> int:
     """Train the forecaster on tracks as the tracker delivers them and export its bundle."""
+    get_task(task)  # before anything slow is imported
     from visuomotor.perception.train import forecaster_tasks
 
     common: dict[str, Any] = {
-        "data": data or _profile(task).parts.tracks,
+        "data": data,
         "runs": runs,
         "resume": resume,
         "epochs": epochs,
@@ -180,9 +181,8 @@ def eval_forecaster(
     """ADE, FDE, miss rate and NLL by manoeuvre, beside constant velocity and Kalman."""
     from visuomotor.perception.train.forecaster_tasks import eval_forecaster
 
-    profile = _profile(task)
-    chosen, folder = bundle or profile.perception.forecaster, data or profile.parts.tracks
-    eval_forecaster(chosen, data=folder, split=split, json_file=json_file, report=typer.echo)
+    chosen = bundle or _profile(task).perception.forecaster
+    eval_forecaster(chosen, task=task, data=data, split=split, json_file=json_file, report=typer.echo)
     return 0
 
 

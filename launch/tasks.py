@@ -26,7 +26,6 @@ class TaskParts(msgspec.Struct, frozen=True, kw_only=True):
     profile: str  # shipped; what its commands start from
     suite: str  # what is run when none is said
     suites: str  # mapping of suites by name
-    tracks: str  # folder of the forecaster's samples
     world: str
     can_world: str = ""  # the simulated robot behind a CAN bus; empty: has none
     world_inputs: tuple[str, ...] = ("command",)
@@ -36,6 +35,7 @@ class TaskParts(msgspec.Struct, frozen=True, kw_only=True):
     check_order: str = ""  # function that raises ValueError on the text of an order; empty: takes none
     metrics: str  # class as in ``evaluate.metrics.Metrics``
     report: str  # class as in ``report.parts.ReportPart``
+    camera_tilt_rad: float  # pitch or roll of a camera that is still likely
 
     @property
     def name(self) -> str:
@@ -59,7 +59,6 @@ PARTS: dict[str, TaskParts] = {
             profile="drive",
             suite="drive-v1",
             suites="visuomotor.sim.scenario:SUITES",
-            tracks="data/tracks",
             world="visuomotor.sim.node:create",
             can_world="visuomotor.sim.can_plant:create",
             policy="visuomotor.control.policy_node:create",
@@ -67,6 +66,7 @@ PARTS: dict[str, TaskParts] = {
             baseline_policies=("idm", "random"),
             metrics="visuomotor.launch.evaluate.car:CarMetrics",
             report="visuomotor.launch.report.road:RoadPart",
+            camera_tilt_rad=0.6,
         ),
         TaskParts(
             task=TASKS["pick"],
@@ -75,7 +75,6 @@ PARTS: dict[str, TaskParts] = {
             profile="pick",
             suite="pick-v1",
             suites="visuomotor.sim.cell.scenario:SUITES",
-            tracks="data/pick-tracks",
             world="visuomotor.sim.cell.node:create",
             world_inputs=("command", "operator"),
             policy="visuomotor.control.arm.policy_node:create",
@@ -84,6 +83,7 @@ PARTS: dict[str, TaskParts] = {
             check_order="visuomotor.control.arm.order:parse_order",
             metrics="visuomotor.launch.evaluate.arm:ArmMetrics",
             report="visuomotor.launch.report.cell:CellPart",
+            camera_tilt_rad=1.7,  # they look down
         ),
     )
 }

@@ -20,6 +20,8 @@ GUIDES = (
     "picking",
     "picking_policy",
     "picking_cell",
+    "picking_cell",
+    "picking_policy",
     "training",
     "export",
     "record",

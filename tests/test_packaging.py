@@ -62,7 +62,10 @@ def test_data_files_are_packed() -> None:
     patterns = PROJECT["tool"]["setuptools"]["package-data"]
     for package, folder in ROOTS.items():
         for file in (ROOT / folder).rglob("*"):
-            if file.suffix not in (".yaml", ".html", ".js", ".json", ".onnx", ".safetensors", ".dbc") or not file.is_file():
+            if (
+                file.suffix not in (".yaml", ".html", ".js", ".json", ".onnx", ".safetensors", ".dbc")
+                or not file.is_file()
+            ):
                 continue
             owners = [p for p in patterns if p == package or p.startswith(package + ".")]
             places = {p: ROOT / folder / Path(*p.removeprefix(package).strip(".").split(".")) for p in owners}

@@ -81,7 +81,7 @@ def _balls(names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def bin_boxes(cell: CellGeometry = CELL) -> tuple[np.ndarray, np.ndarray]:
-    """Middle and half size [2, M, 5, 3] of each bin's floor and walls."""
+    """Middles and half sizes [M, 5, 3] of each bin's floor and walls."""
     length, width, height = cell.bin_size_m
     wall = BIN_WALL_M
     along, across = 0.5 * length + wall, 0.5 * width + wall
@@ -93,7 +93,7 @@ def bin_boxes(cell: CellGeometry = CELL) -> tuple[np.ndarray, np.ndarray]:
         ((0.0, -across + 0.5 * wall, 0.5 * height), (along, 0.5 * wall, 0.5 * height)),
     ]
     middles = [[(x + dx, y + dy, z) for (dx, dy, z), _ in parts] for x, y in cell.bin_centre_m]
-    return np.stack([middles, [[half for _, half in parts]] * len(middles)])
+    return np.array(middles), np.array([[half for _, half in parts]] * len(middles))
 
 
 def _distance_to_boxes(points_m: np.ndarray, middles_m: np.ndarray, halves_m: np.ndarray) -> np.ndarray:

@@ -60,7 +60,7 @@ def _link_tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         c, s = round(math.cos(alpha)), round(math.sin(alpha))  # quarter turns
         cosine[i, :3, :2] = [[1, 0], [0, c], [0, s]]
         sine[i, :3, :2] = [[0, -1], [c, 0], [s, 0]]
-        constant[i, :, 2:] = [[0, a], [-s, -s * d], [c, c * d], [0, 1]]
+        constant[i, :, 2:] = np.array([[0.0, a], [-s, -s * d], [c, c * d], [0.0, 1.0]])
     return constant, cosine, sine
 
 

@@ -1,4 +1,4 @@
-"""Calibrations of a profile: readable, and such as a camera on a car can have."""
+"""Calibrations of a profile: readable, and such as a camera of its robot can have."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from visuomotor.launch.checks.examination import Check, Place
+from visuomotor.launch.tasks import DEFAULT, TaskParts
 from visuomotor.messages.camera import CameraModel, load_camera
 
 FOV_RAD = (math.radians(15.0), math.radians(150.0))
 ASPECT = 1.1  # fx / fy of any camera with square pixels
 HEIGHT_M = (0.2, 4.0)
-REACH_M = 10.0  # from the middle of the car to a camera on it
-TILT_RAD = 0.6
+REACH_M = 10.0  # from the middle of a car, or the foot of an arm, to its camera
 
 
 def check_calibrations(place: Place) -> list[Check]:
@@ -24,7 +24,7 @@ def check_calibrations(place: Place) -> list[Check]:
     checks = []
     for name, file in zip(place.profile.cameras, place.profile.camera_files, strict=True):
         try:
-            problems = find_implausible(load_camera(Path(file)))
+            problems = find_implausible(load_camera(Path(file)), place.profile.parts)
         except ValueError as error:
             checks.append(Check(f"calibration {name}", "bad", str(error), "calibrate it again"))
             continue
@@ -38,8 +38,8 @@ def check_calibrations(place: Place) -> list[Check]:
     return checks
 
 
-def find_implausible(camera: CameraModel) -> list[str]:
-    """What no camera on a car has, with the value found and what was expected."""
+def find_implausible(camera: CameraModel, task: TaskParts = DEFAULT) -> list[str]:
+    """What no camera of a task's robot has, with the value found and what was expected."""
     x, y, z = camera.ego_position_m
     shift = max(abs(camera.cx / camera.width - 0.5), abs(camera.cy / camera.height - 0.5))
     checks = [
@@ -49,9 +49,10 @@ def find_implausible(camera: CameraModel) -> list[str]:
         (1 / ASPECT < camera.fx / camera.fy < ASPECT, f"fx / fy {camera.fx / camera.fy:.2f}, expected about 1"),
         (shift < 0.25, f"principal point ({camera.cx:.0f}, {camera.cy:.0f}) px, expected near the middle"),
         (HEIGHT_M[0] <= z <= HEIGHT_M[1], f"{z:.2f} m above the ground, expected 0.2 to 4"),
-        (math.hypot(x, y) < REACH_M, f"at ({x:.1f}, {y:.1f}) m, expected on the car"),
-        (max(abs(camera.ego_pitch_rad), abs(camera.ego_roll_rad)) < TILT_RAD,
-         f"pitch {camera.ego_pitch_rad:.2f}, roll {camera.ego_roll_rad:.2f} rad, expected a level camera; degrees?"),
+        (math.hypot(x, y) < REACH_M, f"at ({x:.1f}, {y:.1f}) m, expected on the {task.robot}"),
+        (max(abs(camera.ego_pitch_rad), abs(camera.ego_roll_rad)) < task.camera_tilt_rad,
+         f"pitch {camera.ego_pitch_rad:.2f}, roll {camera.ego_roll_rad:.2f} rad, expected at most "
+         f"{task.camera_tilt_rad}; degrees?"),
         (not _folds(camera), f"distortion {camera.distortion} folds the image over inside the frame"),
     ]  # fmt: skip
     return [text for fits, text in checks if not fits]

@@ -30,7 +30,6 @@ class ArmMetrics:
             Column("wrong", "wrong_parts"),
             Column("per min", "picks_per_minute", 1),
             Column("cycle s", "cycle_s", 1),
-            Column("grasps", "grasp_attempts"),
         ),
     )
 

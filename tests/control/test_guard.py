@@ -122,6 +122,13 @@ def test_invalid_commands_hold_the_last_good_one_for_a_heartbeat_without_acceler
     assert guard.step(situation((-2.0, 0.02))).causes == ()
 
 
+def test_a_command_that_is_not_finite_is_not_held():
+    guard = Guard()
+    for bad in ((math.nan, 0.0), (0.0, math.inf)):
+        guard.step(situation(bad, command_age_s=0.0))
+        assert guard.step(situation(command_valid=False)).causes == ("stale_policy",)
+
+
 def test_the_heartbeat_of_a_held_command_ends_just_past_its_rounding():
     for age, cause in ((1e-9, "held_command"), (2e-9, "stale_policy")):
         guard = Guard()

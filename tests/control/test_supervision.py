@@ -78,3 +78,9 @@ def test_a_step_takes_one_to_two_periods(elapsed_s: float, expected: float):
     assert timer.step(10**9 + round(elapsed_s * 1e9)) == pytest.approx(expected)
     timer.reset()
     assert timer.step(5 * 10**9) == 0.1
+
+
+@pytest.mark.parametrize("bad", [-0.1, math.nan])
+def test_a_hold_time_is_no_less_than_zero(bad: float):
+    with pytest.raises(ValueError, match=f"expected hold_s >= 0, got {bad}"):
+        HoldTimer(bad)

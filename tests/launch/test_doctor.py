@@ -310,7 +310,7 @@ def test_a_port_in_use_names_its_owner(kind: str, family: socket.SocketKind) -> 
         ({"cx": 10.0}, "principal point (10, 112) px, expected near the middle"),
         ({"ego_position_m": (0.6, 0.0, 1400.0)}, "1400.00 m above the ground, expected 0.2 to 4"),
         ({"ego_position_m": (600.0, 0.0, 1.4)}, "at (600.0, 0.0) m, expected on the car"),
-        ({"ego_pitch_rad": 4.6}, "pitch 4.60, roll 0.00 rad, expected a level camera; degrees?"),
+        ({"ego_pitch_rad": 4.6}, "pitch 4.60, roll 0.00 rad, expected at most 0.6; degrees?"),
         ({"distortion": (-0.9, 0.0, 0.0, 0.0, 0.0)}, "folds the image over inside the frame"),
     ],
 )

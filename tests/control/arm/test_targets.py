@@ -128,7 +128,9 @@ def test_fingers_go_where_no_other_part_is(make_scene: Make):
     assert blocked.grip_yaw_rad[0, 0] == pytest.approx(0.0)
     assert blocked.obstruction[0, 0] == 0.0
     np.testing.assert_allclose(np.abs(blocked.neighbour_m[0, 0]), [0.0, 0.042], atol=1e-6)
-    long = make_scene([{**cube, "kind": BLOCK, "length": 0.09, "yaw": math.pi / 2}, beside], wanted=np.array([[0, 0, 1, 0, 0, 0]])).targets
+    long = make_scene(
+        [{**cube, "kind": BLOCK, "length": 0.09, "yaw": math.pi / 2}, beside], wanted=np.array([[0, 0, 1, 0, 0, 0]])
+    ).targets
     assert long.obstruction[0, list(long.slot[0]).index(0)] == 1.0
     far = make_scene([cube, {**beside, "x": 0.5 + FINGER_OUT_M + 0.06}], wanted=cubes).targets
     assert far.grip_yaw_rad[0, 0] == pytest.approx(math.pi / 2)
