@@ -18,8 +18,6 @@ GUIDES = (
     "own_robot",
     "tasks",
     "picking",
-    "picking_policy",
-    "picking_cell",
     "picking_cell",
     "picking_policy",
     "training",
