@@ -30,10 +30,11 @@ class PickerGains(msgspec.Struct, frozen=True, kw_only=True):
     funnel_free_m: float = 0.011  # ... this,
     funnel_yaw_mprad: float = 0.15  # and per error of the yaw beyond ...
     funnel_free_rad: float = 0.18  # less than that the fingers set right as they close
+    committed_m: float = 0.05  # as low as this above the grasp the tool goes on although the part has moved a little:
+    committed_xy_m: float = 0.022  # by then the hand may hide it, and a late doubt costs more than a poor grip
+    committed_yaw_rad: float = 0.45
     down_mps: float = 0.40
-    close_xy_m: float = 0.015
     close_z_m: float = 0.008
-    close_yaw_rad: float = 0.25
     open_m: float = 0.070  # before the fingers are as wide as this the tool does not go down
     up_mps: float = 0.45
     clear_m: float = 0.085  # above this a held part passes over the others
@@ -150,9 +151,12 @@ def _reach(inputs: ArmInputs, targets: Targets, closing: np.ndarray, gains: Pick
     turn = np.clip(gains.gain * yaw_error / CONTROL_PERIOD_S, -gains.yaw_rate_radps, gains.yaw_rate_radps)
     turn[closing] = 0.0
 
-    off = np.maximum(away - gains.funnel_free_m, 0.0) * gains.funnel
-    off += np.maximum(np.abs(yaw_error) - gains.funnel_free_rad, 0.0) * gains.funnel_yaw_mprad
     goal = targets.grip_height_m[:, 0]
+    committed = inputs.tool_position_m[:, 2] < goal + gains.committed_m
+    free_m = np.where(committed, gains.committed_xy_m, gains.funnel_free_m)
+    free_rad = np.where(committed, gains.committed_yaw_rad, gains.funnel_free_rad)
+    off = np.maximum(away - free_m, 0.0) * gains.funnel
+    off += np.maximum(np.abs(yaw_error) - free_rad, 0.0) * gains.funnel_yaw_mprad
     wide = inputs.gripper_width_m > gains.open_m
     near_bin = np.abs(inputs.bin_m[:, :, :2] - inputs.tool_position_m[:, None, :2]).max(axis=2).min(axis=1)
     height = np.where(found, goal + np.minimum(np.where(far | ~wide, np.inf, off), gains.hover_m), wait[2])
@@ -160,7 +164,8 @@ def _reach(inputs: ArmInputs, targets: Targets, closing: np.ndarray, gains: Pick
     height = np.where(near_bin < gains.bin_zone_m, np.maximum(height, gains.release_height_m), height)
     lift = np.clip(gains.gain * (height - tool[:, 2]) / CONTROL_PERIOD_S, -gains.down_mps, gains.up_mps)
     down = np.abs(goal - tool[:, 2]) < gains.close_z_m
-    close = found & wide & ~far & down & (away < gains.close_xy_m) & (np.abs(yaw_error) < gains.close_yaw_rad)
+    close = found & wide & ~far & down & (away < gains.committed_xy_m)
+    close &= np.abs(yaw_error) < gains.committed_yaw_rad
     return _Reach(np.column_stack([level, lift, turn]), close)
 
 

@@ -65,7 +65,7 @@ def test_without_a_forecast_it_expects_constant_velocity(make_scene: Make):
 def test_it_closes_round_the_part_and_names_its_bin(make_scene: Make, joints_at: Joints, kind: int, bin_index: int):
     joints = joints_at(0.5, 0.1, GRASP, ACROSS)
     assert act(make_scene([{"kind": kind, "x": 0.5, "y": 0.1}], joints=joints))[4] == close_for(bin_index, 2)
-    assert act(make_scene([{"kind": kind, "x": 0.52, "y": 0.1}], joints=joints))[4] == 1.0
+    assert act(make_scene([{"kind": kind, "x": 0.53, "y": 0.1}], joints=joints))[4] == 1.0
     assert act(make_scene([{"kind": kind, "x": 0.5, "y": 0.1}], joints=joints_at(0.5, 0.1, 0.05, ACROSS)))[4] == 1.0
 
 
