@@ -318,8 +318,47 @@ def vehicle() -> Iterator[Row]:
         )
 
 
+def picking() -> Iterator[Row]:
+    source = "`python benchmarks/pick_suite.py` → `pick_suite.md`"
+    what = {"policy_real": "the learned policy", "scripted_real": "the picker by rules"}
+    for name, who in what.items():
+        file = RESULTS / "pick_suite" / f"{name}.json"
+        if not file.exists():
+            continue
+        score = load_score(file)
+        binned, wrong = score.summary["parts_binned_share"], score.summary["wrong_parts_share"]
+        still = score.summary.get("parts_binned_share, speed still")
+        yield Row(
+            f"picking on real perception, {who}, {len(score.episodes)} evaluation shifts: ordered parts binned; on a "
+            "standing belt; wrong parts of those binned; guard's ticks",
+            f"{binned.as_percent()}; {still.as_percent() if still else 'none'}; {wrong.as_percent()}; "
+            f"{100 * score.guard_tick_share:.2f} %",
+            "85 %; 95 %; 2 %; 2 %",
+            len(score.episodes) >= 100
+            and binned.mean >= 0.85
+            and still is not None
+            and still.mean >= 0.95
+            and wrong.mean <= 0.02
+            and score.guard_tick_share <= 0.02,
+            source,
+        )
+    if data := read("pick_environment.json"):
+        ratios = data["ratios"]
+        bare, gym = (ratios[f"of {name} x {data['cells']}"] for name in ("bare physics", "panda-gym"))
+        one = ", ".join(f"{ratios[f'of {name} x 1']:.2f}" for name in ("bare physics", "panda-gym"))
+        yield Row(
+            f"picking environment, {data['cells']} cells in one process: steps to those of the bare physics; with one "
+            f"part to PandaPickAndPlace's (one cell alone: {one})",
+            f"{bare:.2f}; {gym:.2f}",
+            "0.7; 1",
+            bare >= 0.7 and gym >= 1.0,
+            "`python benchmarks/pick_environment.py` → `pick_environment.json`",
+        )
+
+
 SECTIONS: tuple[Callable[[], Iterator[Row]], ...] = (
     driving,
+    picking,
     training,
     detector,
     tracker,
