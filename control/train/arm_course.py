@@ -25,8 +25,8 @@ PICK_SETTINGS = PolicyTraining(
     aggregation_rounds=60,
     aggregation_steps=400,
     demonstration_capacity=1_000_000,
-    imitation_steps=600,
-    final_steps=10_000,
+    imitation_steps=3000,
+    final_steps=20_000,
     imitation_minutes=40.0,
     evaluation_cases=32,
 )
