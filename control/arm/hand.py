@@ -14,7 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     from visuomotor.control.arm.inputs import ArmInputs
 
-OPEN = 1.0
+OPEN = 0.5  # as far from the border as what closes: a network in doubt between the two must not lean to one
 LEAST_WIDTH_M, MOST_WIDTH_M = 0.022, 0.074  # of what can be held: wider than closed fingers, narrower than open ones
 HOLDING_FORCE_N = 10.0
 

@@ -47,16 +47,19 @@ DRIVING = Lesson(
 )
 
 HEIGHT, HOLDING = ARM_LAYOUT.index("tool_z"), ARM_LAYOUT.index("hand_holding")
-LOW_M = 0.10
+AWAY = ARM_LAYOUT.index("part0_next_distance")
+LOW_M, NEAR_M = 0.10, 0.04
 GRIP, TURN = 4, 3
-GRIP_WEIGHT, TURN_WEIGHT, LOW_WEIGHT = 3.0, 0.5, 2.0
+GRIP_WEIGHT, TURN_WEIGHT, LOW_WEIGHT, NEAR_WEIGHT = 3.0, 0.5, 2.0, 2.0
 
 
 def _weigh_picking(observation: np.ndarray, action: np.ndarray) -> np.ndarray:
     """What is done close above the belt decides, and when the fingers open and close."""
     weight = np.ones_like(action, np.float32)
     weight[:, GRIP], weight[:, TURN] = GRIP_WEIGHT, TURN_WEIGHT
-    weight[(observation[:, HEIGHT] < LOW_M) & (observation[:, HOLDING] == 0.0)] *= LOW_WEIGHT
+    low = (observation[:, HEIGHT] < LOW_M) & (observation[:, HOLDING] == 0.0)
+    weight[low] *= LOW_WEIGHT
+    weight[low & (observation[:, AWAY] < NEAR_M)] *= NEAR_WEIGHT
     return weight
 
 

@@ -72,10 +72,12 @@ def test_checkpoint_knows_its_task_and_is_exported_as_a_policy_of_it(run, tmp_pa
 
 def test_what_decides_weighs_more():
     assert get_lesson("pick") is PICKING
-    observation = np.zeros((2, LAYOUT.size), np.float32)
-    observation[:, LAYOUT.index("tool_z")] = [0.2, 0.03]
-    weight = PICKING.weigh(observation, np.zeros((2, 5), np.float32))
+    observation = np.zeros((3, LAYOUT.size), np.float32)
+    observation[:, LAYOUT.index("tool_z")] = [0.2, 0.03, 0.03]
+    observation[:, LAYOUT.index("part0_next_distance")] = [0.2, 0.2, 0.01]
+    weight = PICKING.weigh(observation, np.zeros((3, 5), np.float32))
     np.testing.assert_allclose(weight[1], 2.0 * weight[0])
+    np.testing.assert_allclose(weight[2], 2.0 * weight[1])
     assert weight[0, 4] > weight[0, 0]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from visuomotor.control.arm.config import CELL
-from visuomotor.control.arm.hand import close_for
+from visuomotor.control.arm.hand import OPEN, close_for
 from visuomotor.control.arm.inputs import ArmInputs
 from visuomotor.control.arm.picker import RandomPicker, ScriptedPicker, with_constant_velocity
 
@@ -39,7 +39,7 @@ def test_it_goes_to_the_part_with_open_fingers_and_stays_high_until_it_is_there(
     x, y, _, turn, grip = act(make_scene([{"kind": BLOCK, "x": 0.5, "y": 0.2, "yaw": 0.6, "length": 0.09}]))
     assert x < 0.0 < y
     assert turn > 0.0
-    assert grip == 1.0
+    assert grip == OPEN
     low = make_scene([{"x": 0.5, "y": 0.2}], joints=joints_at(0.5, 0.1, 0.05, ACROSS))
     assert act(low)[2] > 0.0
 
@@ -65,8 +65,8 @@ def test_without_a_forecast_it_expects_constant_velocity(make_scene: Make):
 def test_it_closes_round_the_part_and_names_its_bin(make_scene: Make, joints_at: Joints, kind: int, bin_index: int):
     joints = joints_at(0.5, 0.1, GRASP, ACROSS)
     assert act(make_scene([{"kind": kind, "x": 0.5, "y": 0.1}], joints=joints))[4] == close_for(bin_index, 2)
-    assert act(make_scene([{"kind": kind, "x": 0.53, "y": 0.1}], joints=joints))[4] == 1.0
-    assert act(make_scene([{"kind": kind, "x": 0.5, "y": 0.1}], joints=joints_at(0.5, 0.1, 0.05, ACROSS)))[4] == 1.0
+    assert act(make_scene([{"kind": kind, "x": 0.53, "y": 0.1}], joints=joints))[4] == OPEN
+    assert act(make_scene([{"kind": kind, "x": 0.5, "y": 0.1}], joints=joints_at(0.5, 0.1, 0.05, ACROSS)))[4] == OPEN
 
 
 def test_it_goes_on_closing_and_lifts_when_the_fingers_hold_something(make_scene: Make, joints_at: Joints):
@@ -82,7 +82,7 @@ def test_it_goes_on_closing_and_lifts_when_the_fingers_hold_something(make_scene
 
 def test_it_opens_when_the_fingers_have_met(make_scene: Make, joints_at: Joints):
     at_part = make_scene([{"x": 0.5, "y": 0.1}], joints=joints_at(0.5, 0.1, GRASP, ACROSS))
-    assert act(with_hand(at_part, 0.002, 40.0, -0.25))[4] == 1.0
+    assert act(with_hand(at_part, 0.002, 40.0, -0.25))[4] == OPEN
 
 
 @pytest.mark.parametrize("bin_index", [0, 1])
@@ -94,9 +94,9 @@ def test_it_carries_to_the_bin_it_remembers_and_lets_go_above_it(make_scene: Mak
     assert np.sign(away[1]) == np.sign(y)
     assert away[4] == grip
     above = make_scene([{"x": 0.5}], joints=joints_at(x, y, 0.14))
-    assert act(with_hand(above, 0.04, 40.0, grip))[4] == 1.0
+    assert act(with_hand(above, 0.04, 40.0, grip))[4] == OPEN
     letting_go = act(with_hand(above, 0.045, 0.0, 1.0))
-    np.testing.assert_array_equal(letting_go, [0.0, 0.0, 0.0, 0.0, 1.0])
+    np.testing.assert_array_equal(letting_go, [0.0, 0.0, 0.0, 0.0, OPEN])
     assert act(with_hand(above, 0.08, 0.0, 1.0))[0] > 0.0
 
 
