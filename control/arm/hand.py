@@ -29,6 +29,12 @@ def bin_of(grip_norm: np.ndarray, bins: int) -> np.ndarray:
     return np.clip(np.floor(-np.asarray(grip_norm) * bins), 0, bins - 1).astype(np.int64)
 
 
+def plain_grip(grip_norm: np.ndarray, bins: int) -> np.ndarray:
+    """What a gripper's number means, as the number that says it best: so that what is remembered does not drift."""
+    grip_norm = np.asarray(grip_norm)
+    return np.where(grip_norm > 0.0, OPEN, close_for(bin_of(grip_norm, bins), bins))
+
+
 @dataclass(frozen=True)
 class Hand:
     """State of B hands."""

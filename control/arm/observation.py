@@ -13,11 +13,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from visuomotor.control.arm.config import ACTION_NAMES, JOINTS, LIMITS
+from visuomotor.control.arm.hand import plain_grip
 from visuomotor.control.arm.inputs import CAMERA_NAMES, ArmInputs
 from visuomotor.control.arm.targets import BALL, CANDIDATES, HORIZONS_S, NEIGHBOUR_MAX_M, ROUND, TIME_MAX_S
 from visuomotor.control.layout import Feature, ObservationLayout, make_features
 
-LAYOUT_VERSION = 1  # raise when the meaning of a feature changes without its name or range
+LAYOUT_VERSION = 2  # raise when the meaning of a feature changes without its name or range
 JOINT_MARGIN_RAD = 0.5  # nearer than that to a limit is told
 FORCE_MAX_N = 2.0 * LIMITS.gripper_force_n
 
@@ -124,6 +125,7 @@ def _own(inputs: ArmInputs) -> np.ndarray:
     margin = np.minimum(inputs.joint_position_rad - _LOW, _HIGH - inputs.joint_position_rad)
     out[:, 19 : 19 + JOINTS] = margin
     out[:, 19 + JOINTS :] = inputs.last_action_norm
+    out[:, -1] = plain_grip(inputs.last_action_norm[:, -1], bins)
     return out
 
 

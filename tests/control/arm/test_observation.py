@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from visuomotor.control.arm.hand import bin_of, close_for
+from visuomotor.control.arm.hand import OPEN, bin_of, close_for, plain_grip
 from visuomotor.control.arm.inputs import ArmInputs
 from visuomotor.control.arm.observation import LAYOUT, observe
 
@@ -87,7 +87,9 @@ def test_the_gripper_s_number_names_the_bin(bins: int):
     margin = 0.49 / bins
     for wrong in (-margin, 0.0, margin):
         np.testing.assert_array_equal(bin_of(closing + wrong, bins), index)
+        np.testing.assert_array_equal(plain_grip(closing + wrong, bins), closing)
     np.testing.assert_array_equal(bin_of(np.array([-1.0, 0.0, 1.0]), bins), [bins - 1, 0, 0])
+    np.testing.assert_array_equal(plain_grip(np.array([0.01, 0.4, 1.0]), bins), OPEN)
 
 
 @pytest.mark.parametrize(
