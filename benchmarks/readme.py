@@ -327,7 +327,7 @@ def picking() -> Iterator[Row]:
             continue
         score = load_score(file)
         binned, wrong = score.summary["parts_binned_share"], score.summary["wrong_parts_share"]
-        still = score.summary.get("parts_binned_share, speed still")
+        still = score.summary.get("parts_binned_share, speed 0")
         yield Row(
             f"picking on real perception, {who}, {len(score.episodes)} evaluation shifts: ordered parts binned; on a "
             "standing belt; wrong parts of those binned; guard's ticks",
