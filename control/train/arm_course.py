@@ -25,9 +25,10 @@ PICK_SETTINGS = PolicyTraining(
     aggregation_rounds=60,
     aggregation_steps=400,
     demonstration_capacity=1_000_000,
-    imitation_steps=3000,
+    imitation_epochs=60,
+    imitation_steps=2500,
     final_steps=20_000,
-    imitation_minutes=40.0,
+    imitation_minutes=60.0,
     evaluation_cases=32,
 )
 
