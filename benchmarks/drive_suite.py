@@ -9,16 +9,10 @@ table to ``results/drive_suite.md``.
 
 from __future__ import annotations
 
-import argparse
-import time
-from pathlib import Path
+from suite_rows import ROOT, Rows
 
-from visuomotor.launch.evaluate.score import Score, event_shares, load_score, paired_by_seed, write_json
-from visuomotor.launch.evaluate.suite import make_run, run_suite
-from visuomotor.launch.profile import load_profile
+from visuomotor.launch.evaluate.score import Score, paired_by_seed
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / "suite"
 POLICY = str(ROOT / "models" / "drive-policy")
 
 # name -> overrides of the shipped drive profile
@@ -45,24 +39,6 @@ PAIRS = [
 ]
 
 
-def run_row(name: str, episodes: int, jobs: int) -> Score:
-    run = make_run(load_profile("drive").override(**ROWS[name]))
-    started = time.perf_counter()
-
-    def tell(row: dict[str, object]) -> None:
-        print(f"{name} seed {row['seed']}: {row['end']} after {row['duration_s']} s ({row['wall_s']} s)", flush=True)
-
-    score = run_suite(
-        run, range(episodes), jobs=jobs, progress=ROOT / "runs" / "suite" / f"{name}.jsonl", on_episode=tell
-    )
-    for row in score.episodes:
-        row.pop("topic_digests", None)
-    score.provenance["command"] = f"python benchmarks/drive_suite.py --only {name} --episodes {episodes} --jobs {jobs}"
-    score.provenance["wall_s"] = round(time.perf_counter() - started, 1)
-    score.save(RESULTS / f"{name}.json")
-    return score
-
-
 def table(scores: dict[str, Score]) -> str:
     lines = [
         "| row | perception | forecaster | guard | n | success | collision | mean speed, m/s | guard ticks |",
@@ -84,24 +60,14 @@ def table(scores: dict[str, Score]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--episodes", type=int, default=100, help="first N seeds of the evaluation split")
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--only", action="append", choices=sorted(ROWS))
-    parser.add_argument("--table", action="store_true", help="write the table from the rows on disk, run nothing")
-    options = parser.parse_args()
-    if not options.table:
-        for name in options.only or ROWS:
-            run_row(name, options.episodes, options.jobs)
-    scores = {name: load_score(RESULTS / f"{name}.json") for name in ROWS if (RESULTS / f"{name}.json").exists()}
-    text = table(scores)
-    (RESULTS.parent / "drive_suite.md").write_text(text)
-    if scores:
-        most = max(scores.values(), key=lambda score: len(score.episodes))
-        write_json(RESULTS.parent / "drive_suite_events.json", event_shares(most.episodes))
-    print(text)
-
+SUITE = Rows(
+    script="drive_suite",
+    folder="suite",
+    profile="drive",
+    overrides=ROWS,
+    tell=lambda row: f"after {row['duration_s']} s",
+    table=table,
+)
 
 if __name__ == "__main__":
-    main()
+    SUITE.main(__doc__)

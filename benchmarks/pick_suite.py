@@ -10,24 +10,12 @@ forecaster replaced: ``none`` is 'where the part is now', ``cv`` goes on at the 
 
 from __future__ import annotations
 
-import argparse
-import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-from visuomotor.launch.evaluate.score import (
-    Score,
-    event_shares,
-    load_score,
-    paired_by_seed,
-    paired_ratio,
-    write_json,
-)
-from visuomotor.launch.evaluate.suite import make_run, run_suite
-from visuomotor.launch.profile import load_profile
+from suite_rows import ROOT, Rows
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / "pick_suite"
+from visuomotor.launch.evaluate.score import Score, paired_by_seed, paired_ratio
+
 POLICY = str(ROOT / "models" / "pick-policy")
 
 # name -> overrides of the shipped profile
@@ -56,25 +44,6 @@ PAIRS = [
 ]
 BINNED = "parts_binned_share"
 WRONG = "wrong_parts_share"
-
-
-def run_row(name: str, episodes: int, jobs: int) -> Score:
-    run = make_run(load_profile("pick").override(**ROWS[name]))
-    started = time.perf_counter()
-
-    def tell(row: dict[str, object]) -> None:
-        counts = f"{row['parts_binned']} of {row['parts_ordered']} binned, {row['wrong_parts']} wrong"
-        print(f"{name} seed {row['seed']}: {row['end']}, {counts} ({row['wall_s']} s)", flush=True)
-
-    progress = ROOT / "runs" / "pick_suite" / f"{name}.jsonl"
-    score = run_suite(run, range(episodes), jobs=jobs, progress=progress, on_episode=tell)
-    for row in score.episodes:
-        row.pop("topic_digests", None)
-        row.pop("grasps", None)
-    score.provenance["command"] = f"python benchmarks/pick_suite.py --only {name} --episodes {episodes} --jobs {jobs}"
-    score.provenance["wall_s"] = round(time.perf_counter() - started, 1)
-    score.save(RESULTS / f"{name}.json")
-    return score
 
 
 def table(scores: Mapping[str, Score]) -> str:
@@ -112,24 +81,15 @@ def group_table(scores: Mapping[str, Score]) -> Sequence[str]:
     return lines
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--episodes", type=int, default=100, help="first N seeds of the evaluation split")
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--only", action="append", choices=sorted(ROWS))
-    parser.add_argument("--table", action="store_true", help="write the tables from the rows on disk, run nothing")
-    options = parser.parse_args()
-    if not options.table:
-        for name in options.only or ROWS:
-            run_row(name, options.episodes, options.jobs)
-    scores = {name: load_score(RESULTS / f"{name}.json") for name in ROWS if (RESULTS / f"{name}.json").exists()}
-    text = table(scores)
-    (RESULTS.parent / "pick_suite.md").write_text(text)
-    if scores:
-        most = max(scores.values(), key=lambda score: len(score.episodes))
-        write_json(RESULTS.parent / "pick_suite_events.json", event_shares(most.episodes))
-    print(text)
-
+SUITE = Rows(
+    script="pick_suite",
+    folder="pick_suite",
+    profile="pick",
+    overrides=ROWS,
+    tell=lambda row: f"{row['parts_binned']} of {row['parts_ordered']} binned, {row['wrong_parts']} wrong",
+    table=table,
+    left_out=("topic_digests", "grasps"),
+)
 
 if __name__ == "__main__":
-    main()
+    SUITE.main(__doc__)

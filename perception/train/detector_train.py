@@ -125,7 +125,7 @@ def train_detector(
         raise ValueError(f"{checkpoint}: nothing to resume from; expected the checkpoint of an earlier run")
     settings = {
         "task": task.task.name,
-        "data": [str(data), *map(str, more)],
+        "data": [str(Path(*folder.parts[-2:])) for folder in (data, *more)],  # not where they lie on this machine
         "init": str(init) if init else None,
         "revision": _revision(),
         "torch": torch.__version__,

@@ -17,6 +17,8 @@ import numpy as np
 import pybullet_data
 from scipy.spatial import ConvexHull
 
+from visuomotor.sim.wavefront import read_wavefront
+
 DISTRACTOR = -1  # class of what the detector must ignore
 Interval = tuple[float, float]
 
@@ -209,7 +211,7 @@ def touch_vertices(spec: PartSpec) -> np.ndarray:
 @cache
 def unit_mesh(mesh: str) -> tuple[np.ndarray, np.ndarray]:
     """Vertices [V, 3] in the part's frame divided by its size (-0.5 .. 0.5, z up) and triangles [T, 3] of a mesh."""
-    vertices, faces = _wedge() if mesh == "wedge" else _read_obj(Path(pybullet_data.getDataPath()) / mesh)
+    vertices, faces = _mesh(mesh)
     low, high = vertices.min(axis=0), vertices.max(axis=0)
     return (vertices - (low + high) / 2.0) / (high - low), faces
 
@@ -217,8 +219,7 @@ def unit_mesh(mesh: str) -> tuple[np.ndarray, np.ndarray]:
 @cache
 def proportions(mesh: str) -> tuple[float, float]:
     """Width and height of a mesh over its length."""
-    vertices = _wedge()[0] if mesh == "wedge" else _read_obj(Path(pybullet_data.getDataPath()) / mesh)[0]
-    extent = np.ptp(vertices, axis=0)
+    extent = np.ptp(_mesh(mesh)[0], axis=0)
     return float(extent[1] / extent[0]), float(extent[2] / extent[0])
 
 
@@ -250,19 +251,14 @@ def _unit_hull(mesh: str) -> np.ndarray:
     return corners[chosen]
 
 
-def _read_obj(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices and triangles of a Wavefront file, turned from y up to z up."""
-    vertices: list[list[float]] = []
-    faces: list[tuple[int, int, int]] = []
-    for line in path.read_text(errors="replace").splitlines():
-        kind, _, rest = line.partition(" ")
-        if kind == "v":
-            vertices.append([float(value) for value in rest.split()[:3]])
-        elif kind == "f":
-            corner = [int(item.split("/")[0]) - 1 for item in rest.split()]
-            faces += [(corner[0], corner[i], corner[i + 1]) for i in range(1, len(corner) - 1)]
-    x, y, z = np.array(vertices).T
-    return np.stack([x, -z, y], axis=1), np.array(faces)
+@cache
+def _mesh(mesh: str) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices, z up, and triangles of a mesh by its name; those of files have y up."""
+    if mesh == "wedge":
+        return _wedge()
+    found = read_wavefront(Path(pybullet_data.getDataPath()) / mesh)
+    x, y, z = found.vertices.T
+    return np.stack([x, -z, y], axis=1), found.triangles
 
 
 def _wedge() -> tuple[np.ndarray, np.ndarray]:
