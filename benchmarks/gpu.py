@@ -115,20 +115,23 @@ def measure_path(profile: Profile, scene: list[dict[str, Message]], ticks: int) 
     graph = Graph(list(nodes.values()), digest=False)
     graph.warm_up()
     graph.reset(Episode(phase="reset", index=0))
+    looked = {f"detector.infer_{camera}" for camera in profile.cameras}
     total_ms: list[float] = []
     stages_ms: dict[str, list[float]] = defaultdict(list)
     for tick in range(ticks + SETTLE_TICKS):
         began = time.perf_counter()
         for service, message in scene[tick % len(scene)].items():
-            fresh = msgspec.structs.replace(message, header=Header(t_capture_ns=tick * TICK_NS, valid=True))
-            graph.post(service, fresh)
+            header = Header(seq=tick, t_capture_ns=tick * TICK_NS, valid=True)  # without the count it has no rate
+            graph.post(service, msgspec.structs.replace(message, header=header))
         sent = graph.tick()
         took_ms = 1e3 * (time.perf_counter() - began)
-        if "command" not in sent:
-            raise RuntimeError(f"tick {tick}: no command, only {sorted(sent)}")
+        stages: list[tuple[str, int, int]] = nodes["perception"].stages  # type: ignore[attr-defined]
+        ran = {name for name, *_ in stages}
+        if "command" not in sent or not looked <= ran:
+            raise RuntimeError(f"tick {tick}: expected detections of every camera and a command, got {sorted(sent)}")
         if tick >= SETTLE_TICKS:
             total_ms.append(took_ms)
-            for name, start_ns, end_ns in nodes["perception"].stages:  # type: ignore[attr-defined]
+            for name, start_ns, end_ns in stages:
                 stages_ms[name].append((end_ns - start_ns) * 1e-6)
     providers = {name: provider for name, node in nodes.items() if (provider := getattr(node, "provider", ""))}
     graph.close()

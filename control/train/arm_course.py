@@ -28,7 +28,7 @@ PICK_SETTINGS = PolicyTraining(
     imitation_epochs=60,
     imitation_steps=2500,
     final_steps=20_000,
-    imitation_minutes=60.0,
+    imitation_minutes=50.0,
     evaluation_cases=32,
 )
 
@@ -49,8 +49,8 @@ class PickCourse:
         )
 
     def make_teacher(self, settings: PolicyTraining, env: PickVectorEnv) -> Expert:
-        """The scripted picker on the true state."""
-        return PickTeacher(env.worlds)
+        """The scripted picker on what the learner sees: its labels hold nothing hidden. Or on the true state."""
+        return PickTeacher(env.worlds) if settings.teacher == "oracle" else ScriptedPicker()
 
     def make_baseline(self, worlds: int) -> Expert:
         """The scripted picker on what the policy sees."""

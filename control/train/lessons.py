@@ -65,7 +65,10 @@ def _weigh_picking(observation: np.ndarray, action: np.ndarray) -> np.ndarray:
 
 PICKING = Lesson(
     interface=PICK,
-    teachers={"picker": "the scripted picker on the simulator's true state, which knows how the belt will run"},
+    teachers={
+        "picker": "the scripted picker on what the policy itself sees",
+        "oracle": "the scripted picker on the simulator's true state, which knows how the belt will run",
+    },
     baseline="scripted picker",
     disturbance=(0.05, 0.05, 0.04, 0.05, 0.0),
     weigh=_weigh_picking,
