@@ -55,7 +55,7 @@ def test_checkpoint_knows_its_task_and_is_exported_as_a_policy_of_it(run, tmp_pa
     assert normalizer.layout_hash == LAYOUT.hash
     bundle = export_policy(best, tmp_path / "tiny")
     assert bundle.meta.task == "pick"
-    assert "the scripted picker on the simulator's true state" in bundle.meta.training["algorithm"]
+    assert "the scripted picker on what the policy itself sees" in bundle.meta.training["algorithm"]
     assert "tune_binned_share_errors" in bundle.meta.metrics
     env = PickVectorEnv(2, split="tune")
     try:
