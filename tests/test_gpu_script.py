@@ -30,5 +30,6 @@ def test_the_dry_run_measures_everything_and_says_what_it_is(tmp_path):
             assert ways[way]["differs"] == 0.0
     (run,) = result["path"]["runs"]
     assert run["frame_to_command_ms"]["p99"] > 0.0
-    assert {"detector", "tracker", "forecaster"} <= set(run["stages_ms"])
+    seen = {f"detector.infer_camera_{side}" for side in ("front", "left", "right")}
+    assert {"detector", "tracker", "forecaster", *seen} <= set(run["stages_ms"])
     assert run["providers"]["policy"].startswith("CPUExecutionProvider (")
