@@ -89,7 +89,7 @@ class PerceptionErrors(TrackErrors[SceneView, ErrorParameters]):
         speed_noise = p.velocity_floor_mps + p.velocity_per_m * range_m
         return Sight(
             chance=chance,
-            in_view=share.max(axis=2) > p.visible50,
+            coast_s=np.where(share.max(axis=2) > p.visible50, p.coast_s, p.coast_hidden_s),
             along=sight / range_m[..., None],
             along_m=radial_m,
             across_m=lateral_m,

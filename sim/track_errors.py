@@ -18,8 +18,6 @@ from visuomotor.sim.error_parameters import TrackErrorParameters
 from visuomotor.sim.visibility import wrap_rad
 
 DT_S = 0.1
-_NOISE_CHANNELS = 12
-_STATE = ("_agent_id", "_hits", "_scale", "_size_scale", "_latent", "_velocity_mps", "_invented", "_next_id")
 
 
 @dataclass
@@ -81,7 +79,7 @@ class Sight:
     """How well each slot is seen, [B, N]; noise as standard deviations along a direction and across it."""
 
     chance: np.ndarray  # of detection
-    in_view: np.ndarray  # bool: not to be detected says something
+    coast_s: np.ndarray  # a track that has not been detected for longer is lost
     along: np.ndarray  # [B, N, 2] unit vectors
     along_m: np.ndarray
     across_m: np.ndarray
@@ -97,6 +95,17 @@ class TrackErrors(ABC, Generic[S, P]):
     """The error model of B scenes with N slots; one random stream per scene, so a row does not depend on others."""
 
     confused_with: np.ndarray  # what each class is most easily taken for
+    noise_channels = 12  # drawn for each slot and tick
+    state: tuple[str, ...] = (
+        "_agent_id",
+        "_hits",
+        "_scale",
+        "_size_scale",
+        "_latent",
+        "_velocity_mps",
+        "_invented",
+        "_next_id",
+    )
 
     def __init__(self, count: int, slots: int, parameters: P) -> None:
         self.parameters = parameters
@@ -150,9 +159,9 @@ class TrackErrors(ABC, Generic[S, P]):
         count, slots = self.tracks.present.shape
         frozen = np.zeros(count, bool) if fresh is None else ~fresh
         old = self.tracks
-        before = {name: getattr(self, name).copy() for name in _STATE} if frozen.any() else {}
+        before = {name: getattr(self, name).copy() for name in self.state} if frozen.any() else {}
         self.tracks = PerceivedTracks(**{name: value.copy() for name, value in vars(old).items()})
-        noise = np.zeros((count, slots, _NOISE_CHANNELS))
+        noise = np.zeros((count, slots, self.noise_channels))
         for index in np.flatnonzero(~frozen):
             self._rng[index].standard_normal(out=noise[index])
         self._latent = self._rho * self._latent + self._fresh * noise[..., :6]
@@ -160,7 +169,7 @@ class TrackErrors(ABC, Generic[S, P]):
         motion = self._move(scene, odom_pose)
         sight = self._look(scene, odom_pose, motion)
         detected = scene.agent_present & (self._latent[..., 0] < ndtri(sight.chance))
-        born = self._follow(scene, detected, sight.in_view, noise)
+        born = self._follow(scene, detected, sight.coast_s, noise)
         self._measure(scene, detected, born, motion, sight)
         self._invent(scene, odom_pose, noise)
         for name, value in before.items():
@@ -179,14 +188,14 @@ class TrackErrors(ABC, Generic[S, P]):
         self.tracks.present[changed] = False
         self._invented[changed] = False
 
-    def _follow(self, scene: S, detected: np.ndarray, in_view: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    def _follow(self, scene: S, detected: np.ndarray, coast_s: np.ndarray, noise: np.ndarray) -> np.ndarray:
         """Birth, coasting, death and identity of tracks; the mask [B, N] of those born now."""
         p, t = self.parameters, self.tracks
         self._hits = np.where(detected, self._hits + 1, np.maximum(self._hits - 1, 0))
         real = t.present & ~self._invented
         born = scene.agent_present & ~real & detected & (self._hits >= p.birth_hits)
         t.unseen_s = np.where(detected | born, 0.0, t.unseen_s + DT_S)
-        lost = real & (t.unseen_s > np.where(in_view, p.coast_s, p.coast_hidden_s) + 1e-6)
+        lost = real & (t.unseen_s > coast_s + 1e-6)
         t.present[lost] = False
         self._hits[lost] = 0
         t.present |= born
@@ -242,7 +251,7 @@ class TrackErrors(ABC, Generic[S, P]):
     def _invent(self, scene: S, odom_pose: np.ndarray, noise: np.ndarray) -> None:
         """False alarms: short tracks of nothing, beside a real agent or anywhere in front, standing or moving."""
         p, t = self.parameters, self.tracks
-        ending = self._invented & (noise[..., 11] > -ndtri(min(DT_S / p.false_alarm_life_s, 0.999)))
+        ending = self._invented & self._ending(noise)
         t.present[ending] = False
         self._invented &= ~ending
         t.position_m[self._invented] += DT_S * t.velocity_mps[self._invented]
@@ -254,6 +263,10 @@ class TrackErrors(ABC, Generic[S, P]):
             free = np.flatnonzero(~scene.agent_present[index] & ~self._invented[index])
             if len(free):
                 self._start_one(scene, int(index), int(free[-1]), odom_pose[index])
+
+    def _ending(self, noise: np.ndarray) -> np.ndarray:
+        """Invented tracks [B, N] that end now."""
+        return noise[..., 11] > -ndtri(min(DT_S / self.parameters.false_alarm_life_s, 0.999))
 
     def _start_one(self, scene: S, index: int, slot: int, odom_pose: np.ndarray) -> None:
         t = self.tracks

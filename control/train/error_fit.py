@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -11,7 +12,7 @@ from scipy.special import expit
 
 from visuomotor.control.train.error_pairs import DT_S, Pairs, Scenes, collect, polar, tracks_of
 from visuomotor.messages.schema import CLASS_NAMES, Tracks, Truth
-from visuomotor.sim.error_parameters import ErrorParameters
+from visuomotor.sim.error_parameters import ErrorParameters, TrackErrorParameters
 from visuomotor.sim.visibility import CameraArrays
 
 LEAST_SAMPLES = 200  # below this a class keeps the value it started from
@@ -19,6 +20,14 @@ HIDDEN_RANGE_M = 25.0  # nearer than this, what is hidden matters
 STANDING_MPS = 1.0
 SETTLED_S = 0.6  # an agent must have been in view this long before a miss counts
 CLASSES = len(CLASS_NAMES)
+
+
+class Rows(Protocol):
+    """What is read of the pairs of any task: rows by agent and tick."""
+
+    agent: np.ndarray
+    tick: np.ndarray
+    track: np.ndarray
 
 
 def fit_errors(
@@ -54,15 +63,17 @@ def spread(values: np.ndarray) -> float:
     return float(1.4826 * np.median(np.abs(values))) if len(values) else 0.0
 
 
-def _bounded(value: float, low: float, high: float) -> float:
+def bounded(value: float, low: float, high: float) -> float:
+    """The value, or the bound that it is beyond."""
     return float(np.clip(value, low, high))
 
 
-def _per_class(start: tuple[float, ...], found: dict[int, float]) -> tuple[float, ...]:
+def per_class(start: tuple[float, ...], found: dict[int, float]) -> tuple[float, ...]:
+    """What was found, else what there was."""
     return tuple(round(found.get(index, value), 4) for index, value in enumerate(start))
 
 
-def _runs(pairs: Pairs, mask: np.ndarray) -> np.ndarray:
+def seconds_in(pairs: Rows, mask: np.ndarray) -> np.ndarray:
     """Seconds that each agent-tick has been in an unbroken run of the mask."""
     seconds = np.zeros(len(mask))
     same = (pairs.agent[1:] == pairs.agent[:-1]) & (pairs.tick[1:] == pairs.tick[:-1] + 1)
@@ -74,7 +85,7 @@ def _runs(pairs: Pairs, mask: np.ndarray) -> np.ndarray:
 
 def _detection(pairs: Pairs, start: ErrorParameters) -> dict[str, object]:
     """Chance of a fresh detection by apparent height and visible share, and its correlation in time."""
-    usable = (_runs(pairs, pairs.share > 0.05) > SETTLED_S) & (pairs.share > 0.05)
+    usable = (seconds_in(pairs, pairs.share > 0.05) > SETTLED_S) & (pairs.share > 0.05)
     height, share, fresh = pairs.height_px[usable], pairs.share[usable], pairs.fresh[usable].astype(float)
     classes = pairs.class_id[usable]
     present = [c for c in range(CLASSES) if (classes == c).sum() >= LEAST_SAMPLES]
@@ -95,8 +106,8 @@ def _detection(pairs: Pairs, start: ErrorParameters) -> dict[str, object]:
 
     guess = np.concatenate(
         [
-            [_logit(start.visible50), np.log(start.visible_slope), np.log(start.detection_slope)],
-            _logit(maxima[present]),
+            [logit(start.visible50), np.log(start.visible_slope), np.log(start.detection_slope)],
+            logit(maxima[present]),
             np.log(px50[present]),
         ]
     )
@@ -105,24 +116,25 @@ def _detection(pairs: Pairs, start: ErrorParameters) -> dict[str, object]:
         "visible50": round(float(expit(theta[0])), 4),
         "visible_slope": round(float(np.exp(theta[1])), 3),
         "detection_slope": round(float(np.exp(theta[2])), 3),
-        "detection_max": _per_class(
+        "detection_max": per_class(
             start.detection_max,
             {c: float(expit(theta[3 + i])) for i, c in enumerate(present)},
         ),
-        "detection_px50": _per_class(
+        "detection_px50": per_class(
             start.detection_px50, {c: float(np.exp(theta[3 + len(present) + i])) for i, c in enumerate(present)}
         ),
-        "detection_correlation_s": _detection_memory(pairs, usable, chance(theta), fresh, start),
+        "detection_correlation_s": detection_memory(pairs, usable, chance(theta), fresh, start),
     }
 
 
-def _logit(p: np.ndarray | float) -> np.ndarray:
+def logit(p: np.ndarray | float) -> np.ndarray:
+    """Of shares, kept a hundredth away from 0 and 1."""
     clipped = np.clip(p, 0.01, 0.99)
     return np.log(clipped / (1.0 - clipped))
 
 
-def _detection_memory(
-    pairs: Pairs, usable: np.ndarray, chance: np.ndarray, fresh: np.ndarray, start: ErrorParameters
+def detection_memory(
+    pairs: Rows, usable: np.ndarray, chance: np.ndarray, fresh: np.ndarray, start: TrackErrorParameters
 ) -> float:
     """Correlation time of the latent behind the misses; tetrachoric approximation sin(pi / 2 * r) at one tick."""
     residual = np.zeros(len(usable))
@@ -132,15 +144,15 @@ def _detection_memory(
     if variance < 1e-6:
         return start.detection_correlation_s
     r = float((residual[1:][follows] * residual[:-1][follows]).mean()) / variance
-    latent = _bounded(np.sin(0.5 * np.pi * max(r, 0.0)), 0.05, 0.98)
-    return round(_bounded(-DT_S / np.log(latent), 0.05, 3.0), 3)
+    latent = bounded(np.sin(0.5 * np.pi * max(r, 0.0)), 0.05, 0.98)
+    return round(bounded(-DT_S / np.log(latent), 0.05, 3.0), 3)
 
 
 def _life(pairs: Pairs, start: ErrorParameters) -> dict[str, object]:
     """Birth delay, coasting and identity switches."""
     found: dict[str, object] = {}
     easy = (pairs.share > 0.7) & (pairs.height_px > 1.5 * np.array(start.detection_px50)[pairs.class_id])
-    waited = _runs(pairs, easy)
+    waited = seconds_in(pairs, easy)
     first = np.zeros(len(waited), bool)
     tracked = pairs.tracked
     starts = easy & tracked & (waited > 0.0)
@@ -148,7 +160,7 @@ def _life(pairs: Pairs, start: ErrorParameters) -> dict[str, object]:
     earlier[1:] = (pairs.agent[1:] == pairs.agent[:-1]) & tracked[:-1]
     first = starts & ~earlier & (waited < 3.0)
     if first.sum() >= 20:
-        found["birth_hits"] = int(_bounded(np.median(np.round(waited[first] / DT_S)), 1, 10))
+        found["birth_hits"] = int(bounded(np.median(np.round(waited[first] / DT_S)), 1, 10))
     last = np.ones(len(tracked), bool)
     last[:-1] = ~((pairs.agent[1:] == pairs.agent[:-1]) & (pairs.track[1:] == pairs.track[:-1]))
     # Out of view, what counts is how long a car beside the ego is kept, not one far off behind others.
@@ -156,7 +168,7 @@ def _life(pairs: Pairs, start: ErrorParameters) -> dict[str, object]:
     for name, mask in (("coast_s", pairs.share > 0.5), ("coast_hidden_s", beside)):
         ends = pairs.unseen_s[last & tracked & mask & (pairs.unseen_s > 0.15)]
         if len(ends) >= 20:
-            found[name] = round(_bounded(np.percentile(ends, 60), DT_S, 6.0), 2)
+            found[name] = round(bounded(np.percentile(ends, 60), DT_S, 6.0), 2)
     follows = (pairs.agent[1:] == pairs.agent[:-1]) & (pairs.tick[1:] == pairs.tick[:-1] + 1)
     follows &= tracked[1:] & tracked[:-1]
     if follows.sum() >= LEAST_SAMPLES:
@@ -170,11 +182,11 @@ def _life(pairs: Pairs, start: ErrorParameters) -> dict[str, object]:
         for c in range(CLASSES)
         if (mask := newest & (pairs.class_id == c)).sum() >= 50
     }
-    found["class_confusion"] = _per_class(start.class_confusion, confusion)
+    found["class_confusion"] = per_class(start.class_confusion, confusion)
     return found
 
 
-def _linear_spread(values: np.ndarray, scale: np.ndarray, bins: int = 10) -> tuple[float, float] | None:
+def linear_spread(values: np.ndarray, scale: np.ndarray, bins: int = 10) -> tuple[float, float] | None:
     """Robust spread as floor + slope * scale, by non-negative least squares over bins of equal count."""
     if len(values) < LEAST_SAMPLES:
         return None
@@ -196,11 +208,11 @@ def _position(pairs: Pairs, start: ErrorParameters) -> dict[str, object]:
     moving = fresh & (speed2 > 9.0)
     if moving.sum() >= LEAST_SAMPLES:
         behind = -(pairs.error_odom_m * pairs.velocity_mps).sum(axis=1)[moving] / speed2[moving]
-        found["latency_s"] = round(_bounded(np.median(behind), 0.0, 0.5), 3)
+        found["latency_s"] = round(bounded(np.median(behind), 0.0, 0.5), 3)
     lag_s = float(found.get("latency_s", start.latency_s))  # type: ignore[arg-type]
     error_m = polar(pairs.error_odom_m + lag_s * pairs.velocity_mps, pairs.sight)
-    radial = _linear_spread(error_m[fresh, 0], pairs.metres_per_px[fresh])
-    lateral = _linear_spread(error_m[fresh, 1], pairs.lateral_per_px[fresh])
+    radial = linear_spread(error_m[fresh, 0], pairs.metres_per_px[fresh])
+    lateral = linear_spread(error_m[fresh, 1], pairs.lateral_per_px[fresh])
     if radial is None or lateral is None:
         return found
     found.update(radial_floor_m=round(radial[0], 4), radial_px=round(radial[1], 4))
@@ -209,18 +221,18 @@ def _position(pairs: Pairs, start: ErrorParameters) -> dict[str, object]:
         [radial[0] + radial[1] * pairs.metres_per_px, lateral[0] + lateral[1] * pairs.lateral_per_px], axis=1
     )
     normal = np.clip(error_m / np.maximum(sigma, 1e-3), -6.0, 6.0)
-    found["position_correlation_s"] = _memory(pairs, normal, fresh, start.position_correlation_s)
+    found["position_correlation_s"] = memory(pairs, normal, fresh, start.position_correlation_s)
     per_track = [
         np.sqrt((normal[mask] ** 2).mean())
         for track in np.unique(pairs.track[fresh])
         if (mask := fresh & (pairs.track == track)).sum() >= 20
     ]
     if len(per_track) >= 20:
-        found["track_spread"] = round(_bounded(float(np.std(np.log(np.maximum(per_track, 0.05)))), 0.0, 0.8), 3)
+        found["track_spread"] = round(bounded(float(np.std(np.log(np.maximum(per_track, 0.05)))), 0.0, 0.8), 3)
     return found
 
 
-def _memory(pairs: Pairs, normal: np.ndarray, mask: np.ndarray, start: float, lag: int = 5) -> float:
+def memory(pairs: Rows, normal: np.ndarray, mask: np.ndarray, start: float, lag: int = 5) -> float:
     """Correlation time (s) from the correlation of standardised errors ``lag`` ticks apart in one track."""
     follows = (pairs.track[lag:] == pairs.track[:-lag]) & (pairs.tick[lag:] == pairs.tick[:-lag] + lag)
     follows &= mask[lag:] & mask[:-lag] & (pairs.track[lag:] >= 0)
@@ -228,33 +240,33 @@ def _memory(pairs: Pairs, normal: np.ndarray, mask: np.ndarray, start: float, la
         return start
     a, b = normal[lag:][follows], normal[:-lag][follows]
     r = float((a * b).mean() / max(float((0.5 * (a**2 + b**2)).mean()), 1e-9))
-    return round(_bounded(-lag * DT_S / np.log(_bounded(r, 0.02, 0.97)), 0.1, 5.0), 3)
+    return round(bounded(-lag * DT_S / np.log(bounded(r, 0.02, 0.97)), 0.1, 5.0), 3)
 
 
 def _velocity(pairs: Pairs, start: ErrorParameters) -> dict[str, object]:
     """Noise of the velocity by range, its lag behind changes, and how true it is at birth."""
     fresh = pairs.fresh & (pairs.age_s > 1.0)
     found: dict[str, object] = {}
-    along = _linear_spread(pairs.error_mps[fresh, 0], pairs.range_m[fresh])
-    across = _linear_spread(pairs.error_mps[fresh, 1], pairs.range_m[fresh])
+    along = linear_spread(pairs.error_mps[fresh, 0], pairs.range_m[fresh])
+    across = linear_spread(pairs.error_mps[fresh, 1], pairs.range_m[fresh])
     if along and across:
         found["velocity_floor_mps"], found["velocity_per_m"] = round(along[0], 4), round(along[1], 5)
         typical = along[0] + along[1] * 25.0
         share = (across[0] + across[1] * 25.0) / max(typical, 1e-3)
-        found["velocity_lateral_share"] = round(_bounded(share, 0.0, 1.0), 3)
+        found["velocity_lateral_share"] = round(bounded(share, 0.0, 1.0), 3)
         sigma = (along[0] + along[1] * pairs.range_m)[:, None] * np.array([1.0, max(share, 0.05)])
         normal = np.clip(pairs.error_mps / np.maximum(sigma, 1e-3), -6.0, 6.0)
-        found["velocity_correlation_s"] = _memory(pairs, normal, fresh, start.velocity_correlation_s)
+        found["velocity_correlation_s"] = memory(pairs, normal, fresh, start.velocity_correlation_s)
     error = pairs.track_velocity_mps - pairs.velocity_mps
     size2 = (pairs.acceleration_mps2**2).sum(axis=1)
     changing = fresh & (size2 > 0.5) & (size2 < 100.0)
     if changing.sum() >= LEAST_SAMPLES:
         lag = -(error * pairs.acceleration_mps2).sum(axis=1)[changing].sum() / size2[changing].sum()
-        found["velocity_lag_s"] = round(_bounded(lag, 0.05, 2.0), 3)
+        found["velocity_lag_s"] = round(bounded(lag, 0.05, 2.0), 3)
     new = pairs.fresh & (pairs.age_s < 0.45) & ((pairs.velocity_mps**2).sum(axis=1) > 4.0)
     if new.sum() >= 50:
         gain = (pairs.track_velocity_mps[new] * pairs.velocity_mps[new]).sum() / (pairs.velocity_mps[new] ** 2).sum()
-        found["velocity_at_birth"] = round(_bounded(gain, 0.0, 1.0), 3)
+        found["velocity_at_birth"] = round(bounded(gain, 0.0, 1.0), 3)
     return found
 
 
@@ -265,10 +277,10 @@ def _shape(pairs: Pairs, start: ErrorParameters) -> dict[str, object]:
         for c in range(CLASSES)
         if (mask := pairs.fresh & (pairs.class_id == c)).sum() >= LEAST_SAMPLES
     }
-    found: dict[str, object] = {"heading_noise_rad": _per_class(start.heading_noise_rad, heading)}
+    found: dict[str, object] = {"heading_noise_rad": per_class(start.heading_noise_rad, heading)}
     if pairs.fresh.sum() >= LEAST_SAMPLES:
         ratio = np.log(np.clip(pairs.size_ratio[pairs.fresh], 0.2, 5.0))
-        found["size_noise"] = round(_bounded(spread(ratio.ravel()), 0.0, 0.6), 4)
+        found["size_noise"] = round(bounded(spread(ratio.ravel()), 0.0, 0.6), 4)
     return found
 
 
@@ -286,12 +298,12 @@ def _false_alarms(pairs: Pairs, start: ErrorParameters) -> dict[str, object]:
     if truly.sum() < 10:
         return found
     rows = truly[index]
-    found["false_alarm_life_s"] = round(_bounded(alone[truly].mean() * DT_S, DT_S, 5.0), 3)
+    found["false_alarm_life_s"] = round(bounded(alone[truly].mean() * DT_S, DT_S, 5.0), 3)
     found["false_alarm_near_share"] = round(float(false[rows, 4].mean()), 3)
     found["false_alarm_standing"] = round(float((false[rows, 5] < STANDING_MPS).mean()), 3)
     counts = np.bincount(false[rows, 2].astype(int), minlength=CLASSES) + 0.5
     shares = np.round(counts / counts.sum(), 3)
     shares[int(shares.argmax())] += 1.0 - shares.sum()
     found["false_alarm_class"] = tuple(float(round(v, 3)) for v in shares)
-    found["false_alarm_range_m"] = round(_bounded(np.percentile(false[rows, 3], 95), 10.0, 80.0), 1)
+    found["false_alarm_range_m"] = round(bounded(np.percentile(false[rows, 3], 95), 10.0, 80.0), 1)
     return found

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -20,9 +20,9 @@ from visuomotor.control.inputs import CAMERA_NAMES
 from visuomotor.control.train.error_fit import fit_pairs
 from visuomotor.control.train.error_pairs import Pairs, Scenes, collect, simulate, tracks_of
 from visuomotor.control.train.error_plots import marginals, plot_marginals
-from visuomotor.messages import wire
+from visuomotor.control.train.run_logs import play_logs
 from visuomotor.messages.camera import load_camera
-from visuomotor.messages.graph import Graph
+from visuomotor.messages.node import Node
 from visuomotor.messages.schema import Episode, Tracks, Truth
 from visuomotor.perception import node as perception_node
 from visuomotor.perception.train.graph_logs import DETECTOR
@@ -59,51 +59,15 @@ def log_runs(
         "device": "cpu",
         "threads": 1,
     }
-    graph = Graph(
-        [
-            world_node.create({"suite": suite, "split": split, "cameras": cameras, "render": True}),
-            perception_node.create(perception),
-            policy_node.create({"policy": policy, "device": "cpu"}),
-            guard_node.create({"enabled": False}),  # what the driver does wrong belongs in the data
-        ],
-        digest=False,
-    )
-    try:
-        graph.warm_up()
-        for index, seed in enumerate(seeds):
-            if keep is not None and (kept := keep / f"{split}-{seed}.log").is_file():
-                yield load_log(kept)
-                continue
-            graph.reset(Episode(phase="reset", index=index, suite=suite, split=split, seed=seed))
-            log: Log = []
-            while len(log) < ticks_max:
-                sent = graph.tick()
-                truth, tracks = sent.get("truth"), sent.get("tracks")
-                if not isinstance(truth, Truth) or not isinstance(tracks, Tracks):
-                    break
-                log.append((truth, tracks))
-                if truth.end:
-                    break
-            if keep is not None:
-                save_log(log, keep / f"{split}-{seed}.log")
-            yield log
-    finally:
-        graph.close()
-
-
-def save_log(log: Log, path: Path) -> None:
-    """The log's messages on the wire's encoding, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    messages = [(wire.encode("truth", truth), wire.encode("tracks", tracks)) for truth, tracks in log]
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(msgspec.msgpack.encode(messages))
-    partial.replace(path)
-
-
-def load_log(path: Path) -> Log:
-    """Read what ``save_log`` wrote. Raises WireError when the schema has changed since."""
-    messages = msgspec.msgpack.decode(path.read_bytes(), type=list[tuple[bytes, bytes]])
-    return [(wire.decode("truth", truth), wire.decode("tracks", tracks)) for truth, tracks in messages]  # type: ignore[misc]
+    nodes: list[Node] = [
+        world_node.create({"suite": suite, "split": split, "cameras": cameras, "render": True}),
+        perception_node.create(perception),
+        policy_node.create({"policy": policy, "device": "cpu"}),
+        guard_node.create({"enabled": False}),  # what the driver does wrong belongs in the data
+    ]
+    episodes = [Episode(phase="reset", index=i, suite=suite, split=split, seed=seed) for i, seed in enumerate(seeds)]
+    for log in play_logs(nodes, episodes, ("truth", "tracks"), ticks_max=ticks_max, keep=keep):
+        yield cast(Log, log)
 
 
 def has_event(seed: int, kinds: Sequence[str], suite: str = "drive-v1", split: str = "tune") -> bool:

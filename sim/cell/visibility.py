@@ -69,9 +69,9 @@ class BeltView:
         high = position_m.copy()
         high[..., 2] = position_m[..., 2] + 0.5 * size_m[..., 2]
         half = 0.5 * size_m[..., :2].mean(axis=-1)
-        seen = self._shadow(position_m)
-        start = np.concatenate([self._shadow(rods.start_m), self._shadow(low)], axis=1)
-        end = np.concatenate([self._shadow(rods.end_m), self._shadow(high)], axis=1)
+        seen = self.shadow_m(position_m)
+        start = np.concatenate([self.shadow_m(rods.start_m), self.shadow_m(low)], axis=1)
+        end = np.concatenate([self.shadow_m(rods.end_m), self.shadow_m(high)], axis=1)
         thickness = np.concatenate([rods.radius_m, np.where(present, half, -1.0)], axis=1)
         distance = _to_strips(seen, start, end)
         parts = np.arange(position_m.shape[1])
@@ -82,7 +82,14 @@ class BeltView:
         inside = self.inside_m(seen) / (2.0 * half) + 0.5
         return np.where(present, np.clip(np.minimum(free, inside), 0.0, 1.0), 0.0)
 
-    def _shadow(self, point_m: np.ndarray) -> np.ndarray:
+    def hidden(self, place_m: np.ndarray, rods: Rods, radius_m: float) -> np.ndarray:
+        """Places on the belt [B, N, 2] that lie behind lines through the rods as thick as ``radius_m``, bool [B, N]."""
+        drop = self.eye_m[2] - 0.5 * (rods.start_m[..., 2] + rods.end_m[..., 2])
+        thickness = radius_m * self.eye_m[2] / np.maximum(drop, _BELOW_CAMERA_M)
+        distance = _to_strips(place_m, self.shadow_m(rods.start_m), self.shadow_m(rods.end_m))
+        return (distance < thickness[:, None]).any(axis=2)
+
+    def shadow_m(self, point_m: np.ndarray) -> np.ndarray:
         """Where the rays from the camera through points [..., 3] meet the belt, [..., 2]."""
         drop = np.maximum(self.eye_m[2] - point_m[..., 2:], _BELOW_CAMERA_M)
         return self.eye_m[:2] + (point_m[..., :2] - self.eye_m[:2]) * (self.eye_m[2] / drop)

@@ -20,9 +20,11 @@ CAMERA = load_camera(PROFILE / "camera_top.yaml")
 CUBE, CYLINDER, BLOCK, BALL, DUCK, BRICK = range(6)
 CLEAN = PartErrorParameters(
     detection_max=(1.0,) * 6,
+    visible_slope=40.0,
     birth_hits=1,
     position_floor_m=0.0,
     position_per_m=0.0,
+    hidden_noise=0.0,
     velocity_noise_mps=0.0,
     velocity_at_birth=1.0,
     heading_noise_rad=(0.0,) * 6,
@@ -114,16 +116,75 @@ def test_a_hidden_part_coasts_along_the_belt_and_dies_after_its_time():
     assert not gone.present.any()
 
 
-def test_a_part_that_comes_out_far_from_its_ghost_is_a_new_track():
+def test_a_part_that_comes_out_far_from_its_track_leaves_it_as_a_ghost_and_gets_a_new_one():
     model, cells = errors(), worlds(speed=0.2)
     first = observe(model, cells, ticks=3).track_id[:, 0].copy()
     place = float(cells.part_position_m[0, 0, 1])
     cells.part_velocity_mps[:] = 0.0
     observe(model, cells, over=(0.5, place), ticks=5)
-    out = observe(model, cells)
+    out = observe(model, cells, ticks=2)
     assert (out.track_id[:, 0] != first).all()
     np.testing.assert_allclose(out.position_m[:, 0, 1], place, atol=1e-9)
     assert (out.age_s[:, 0] < 0.2).all()
+    assert (out.track_id[:, 3] == first).all()  # goes on along the belt, until it should have been seen for long
+    np.testing.assert_allclose(out.position_m[:, 3, 1], place - 6 * 0.02, atol=1e-9)
+    np.testing.assert_allclose(out.unseen_s[:, 3], 0.7)
+    assert out.present.sum(axis=1).tolist() == [2] * 64
+    assert observe(model, cells, ticks=6).present.sum(axis=1).tolist() == [1] * 64
+
+
+def test_the_track_of_a_part_that_has_gone_outlives_it():
+    model, cells = errors(), worlds(speed=0.1)
+    track = observe(model, cells, ticks=3).track_id[0, 0]
+    cells.part_present[:] = False
+    ghost = observe(model, cells, ticks=4)
+    assert ghost.present[:, 0].all()
+    assert ghost.track_id[0, 0] == track
+    np.testing.assert_allclose(ghost.position_m[:, 0, 1], 0.3 - 0.02 - 4 * 0.01, atol=1e-9)
+    assert not observe(model, cells, ticks=2).present.any()
+
+
+def test_another_part_in_the_slot_does_not_take_over_the_ghost():
+    model, cells = errors(), worlds()
+    observe(model, cells, ticks=2)
+    cells.part_id[:, 0] = 9
+    cells.part_position_m[:, 0, 1] = 0.1
+    tracks = observe(model, cells)
+    np.testing.assert_allclose(tracks.position_m[:, 0, 1], 0.1)
+    np.testing.assert_allclose(tracks.position_m[:, 3, 1], 0.3)
+
+
+def test_a_lifted_part_is_seen_behind_where_it_is():
+    model, cells = errors(), worlds()
+    cells.part_position_m[..., 2] = 0.02 + 0.16
+    eye = np.array(CAMERA.ego_position_m)
+    seen = observe(model, cells).position_m[:, 0]
+    shown = eye[:2] + (np.array([0.5, 0.3]) - eye[:2]) * eye[2] / (eye[2] - 0.16)
+    np.testing.assert_allclose(seen, [shown] * 64, atol=1e-9)
+    assert np.linalg.norm(shown - [0.5, 0.3]) > 0.1
+
+
+def test_noise_grows_with_what_is_hidden():
+    noisy = msgspec.structs.replace(
+        CLEAN, position_floor_m=0.002, position_correlation_s=0.01, hidden_noise=9.0, visible50=0.05
+    )
+    model, cells = errors(noisy, 500), worlds(500)
+    half = rods(500, (0.37, 0.3))
+    share = model.view.shares(cells.part_position_m, cells.part_size_m, cells.part_present, half)[0, 0]
+    assert 0.2 < share < 0.9
+    off = model.observe(cells, half).position_m[:, 0] - (0.5, 0.3)
+    assert off.std() == pytest.approx(0.002 * (1.0 + 9.0 * (1.0 - share)), rel=0.1)
+
+
+def test_some_tracks_keep_a_wrong_heading():
+    model, cells = (
+        errors(msgspec.structs.replace(CLEAN, heading_wrong=(0.0, 0.0, 0.5, 0.0, 0.0, 0.0)), 400),
+        worlds(400, class_id=BLOCK),
+    )
+    first = observe(model, cells).heading_rad[:, 0].copy()
+    assert abs((np.abs(first) > 1e-9).mean() - 0.5) < 0.08
+    assert np.abs(first).max() > 1.3
+    np.testing.assert_allclose(observe(model, cells, ticks=5).heading_rad[:, 0], first)
 
 
 @pytest.mark.parametrize(("class_id", "order"), list(enumerate(TASKS["pick"].symmetry)))
