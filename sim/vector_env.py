@@ -109,7 +109,7 @@ class TaskVectorEnv(VectorEnv, Generic[S]):
             raise RuntimeError("step before reset")
         action = np.clip(np.asarray(actions, np.float32), -1.0, 1.0)
         reward, ended, cut = self._advance(action)
-        self._last_action = action
+        self._last_action = self._settle(action)
         self._return += reward
         ended = ended & ~self._idle
         truncated = ended & cut
@@ -122,6 +122,10 @@ class TaskVectorEnv(VectorEnv, Generic[S]):
         elif self.summaries:
             self._idle |= ended
         return self._observation.copy(), reward, ended & ~truncated, truncated, infos
+
+    def _settle(self, action: np.ndarray) -> np.ndarray:
+        """The action as the policy is told of it in the next step."""
+        return action
 
     @property
     def idle(self) -> np.ndarray:

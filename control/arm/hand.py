@@ -61,3 +61,15 @@ class Hand:
             bin_index=index,
             bin_m=inputs.bin_m[np.arange(inputs.count), index],
         )
+
+
+def settle(action_norm: np.ndarray, inputs: ArmInputs) -> np.ndarray:
+    """The action [B, 5] as it takes effect and is remembered: a hand that holds something keeps to its bin.
+
+    On its way from "close for the last bin" to "open" a network's number passes those of all bins between them.
+    """
+    hand = inputs.hand
+    action = np.array(action_norm, np.float32)
+    keeps = hand.holding & (action[:, 4] <= 0.0)
+    action[keeps, 4] = close_for(hand.bin_index[keeps], inputs.bin_m.shape[1])
+    return action

@@ -9,6 +9,7 @@ import numpy as np
 
 from visuomotor.control.arm.action import command
 from visuomotor.control.arm.config import ACTION_SIZE, CELL, CLASS_NAMES, JOINTS, LIMITS, REST_RAD
+from visuomotor.control.arm.hand import settle
 from visuomotor.control.arm.messages import inputs_from_messages
 from visuomotor.control.arm.policy import Policy, load_policy
 from visuomotor.control.network import read_config
@@ -64,10 +65,10 @@ class PolicyNode:
         picking = inputs_from_messages(state, order, tracks, inputs.get_message("forecast", Forecast), self._action)
         action = self.policy.act(picking)
         finite = bool(np.isfinite(action).all())
-        action = np.clip(np.nan_to_num(action), -1.0, 1.0)
+        action = settle(np.clip(np.nan_to_num(action), -1.0, 1.0), picking)
         wanted = command(action, picking, self._sent)
         self._sent = wanted.joint_velocity_radps
-        self._action = action[0].astype(np.float32)
+        self._action = action[0]
         return {
             "policy_command": PolicyCommand(
                 header=Header(valid=finite and inputs.all_ok()),

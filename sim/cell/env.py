@@ -15,6 +15,7 @@ import numpy as np
 
 from visuomotor.control.arm.action import command
 from visuomotor.control.arm.config import ACTION_SIZE, JOINTS, LIMITS
+from visuomotor.control.arm.hand import settle
 from visuomotor.control.arm.inputs import CAMERA_NAMES, ArmInputs
 from visuomotor.control.arm.kinematics import link_frames
 from visuomotor.control.arm.observation import LAYOUT, observe
@@ -131,6 +132,10 @@ class PickVectorEnv(TaskVectorEnv[PickSummary]):
             reward += self._reward.scales.finished * self._reached
             ended = ended | self._reached
         return reward, ended, w.end == ENDS.index("timeout")
+
+    def _settle(self, action: np.ndarray) -> np.ndarray:
+        assert self.inputs is not None
+        return settle(action, self.inputs)
 
     def _at_part(self) -> np.ndarray:
         """Whether the tool is at the middle of a wanted part [B]."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from visuomotor.control.arm.config import CELL
-from visuomotor.control.arm.hand import OPEN, close_for
+from visuomotor.control.arm.hand import OPEN, close_for, settle
 from visuomotor.control.arm.inputs import ArmInputs
 from visuomotor.control.arm.picker import RandomPicker, ScriptedPicker, with_constant_velocity
 
@@ -111,3 +111,15 @@ def test_random_actions_depend_on_the_seed_alone(make_scene: Make):
     assert not np.allclose(other.act(inputs), first)
     one.reset(np.array([True, False]), seed=5)
     np.testing.assert_array_equal(one.act(inputs)[0], first[0])
+
+
+def test_a_hand_that_holds_a_part_keeps_to_its_bin(make_scene: Make):
+    """A network on its way from 'close for bin 1' (-0.75) to 'open' (0.5) says 'close for bin 0' (-0.25) for a tick."""
+    scene = make_scene([])
+    way = np.array([[0.1, 0.0, 0.0, 0.0, -0.25]], np.float32)
+    held, closing = with_hand(scene, 0.04, 40.0, -0.75), with_hand(scene, 0.07, 0.0, -0.75)
+    np.testing.assert_allclose(settle(way, held), [[0.1, 0.0, 0.0, 0.0, -0.75]])
+    np.testing.assert_array_equal(settle(way, closing), way)  # until it is held, the part itself says where to
+    let_go = np.array([[0.0, 0.0, 0.0, 0.0, 0.4]], np.float32)
+    np.testing.assert_array_equal(settle(let_go, held), let_go)
+    assert way[0, 4] == np.float32(-0.25)
