@@ -28,7 +28,7 @@ PICK_SETTINGS = PolicyTraining(
     imitation_epochs=60,
     imitation_steps=2500,
     final_steps=20_000,
-    imitation_minutes=65.0,
+    imitation_minutes=60.0,
     log_deviation=-3.0,  # the tool follows to millimetres: 1 cm off per tick is a grip missed
     evaluation_cases=32,
 )
