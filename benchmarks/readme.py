@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from visuomotor.launch.evaluate.score import Score, load_score, paired_by_seed
+from visuomotor.launch.evaluate.score import Score, load_score, paired_by_seed, paired_ratio
 from visuomotor.launch.evaluate.statistics import Estimate
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -354,6 +354,23 @@ def picking() -> Iterator[Row]:
             and still.mean >= 0.95
             and wrong.mean <= 0.02
             and score.guard_tick_share <= 0.02,
+            source,
+        )
+    found = {
+        name: RESULTS / "pick_suite" / f"{name}.json" for name in ("policy_real", "policy_real_now", "policy_blind")
+    }
+    if all(file.exists() for file in found.values()):
+        scores = {name: load_score(file) for name, file in found.items()}
+        worth = paired_ratio(scores["policy_real"], scores["policy_real_now"], "parts_binned_share")
+        blind = scores["policy_blind"].summary["parts_binned_share"]
+        fast = (scores[name].summary["parts_binned_share, speed 0.3"] for name in ("policy_real", "policy_real_now"))
+        yield Row(
+            f"what the forecast is worth to it: parts binned minus those with 'where it is now', {worth.n} shifts; at "
+            "0.3 m/s with and without; the policy blind",
+            f"{worth.as_points()} points; {', '.join(f'{100 * share.mean:.0f} %' for share in fast)}; "
+            f"{100 * blind.mean:.0f} % of {len(scores['policy_blind'].episodes)}",
+            "shown; blind 5 %",
+            worth.low > 0.0 and blind.mean <= 0.05,
             source,
         )
     if data := read("pick_environment.json"):
