@@ -379,7 +379,7 @@ def test_a_node_whose_run_is_gone_is_found(tmp_path: Path) -> None:
         for parent_pid, found in ((os.getpid(), False), (1, True)):
             job.write_text(json.dumps({"parent_pid": parent_pid}))
             check = running.check_orphans()
-            assert (f"kill -9 {node.pid}" in check.do) is found
+            assert (str(node.pid) in check.do.split()) is found  # among those of others, if there are any
         job.unlink()
         assert str(node.pid) in running.check_orphans().found
         node.communicate(b"\n", timeout=30)
