@@ -38,9 +38,9 @@ def read(name: str) -> Any:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def suite(name: str) -> Score | None:
-    """A row of the suite, where it was run."""
-    path = RESULTS / "suite" / f"{name}.json"
+def suite(name: str, folder: str = "suite") -> Score | None:
+    """A row of the suite of driving, or of another folder, where it was run."""
+    path = RESULTS / folder / f"{name}.json"
     return load_score(path) if path.exists() else None
 
 
@@ -336,10 +336,8 @@ def picking() -> Iterator[Row]:
     source = "`python benchmarks/pick_suite.py` → `pick_suite.md`"
     what = {"policy_real": "the learned policy", "scripted_real": "the picker by rules"}
     for name, who in what.items():
-        file = RESULTS / "pick_suite" / f"{name}.json"
-        if not file.exists():
+        if (score := suite(name, "pick_suite")) is None:
             continue
-        score = load_score(file)
         binned, wrong = score.summary["parts_binned_share"], score.summary["wrong_parts_share"]
         still = score.summary.get("parts_binned_share, speed 0")
         yield Row(
@@ -356,19 +354,16 @@ def picking() -> Iterator[Row]:
             and score.guard_tick_share <= 0.02,
             source,
         )
-    found = {
-        name: RESULTS / "pick_suite" / f"{name}.json" for name in ("policy_real", "policy_real_now", "policy_blind")
-    }
-    if all(file.exists() for file in found.values()):
-        scores = {name: load_score(file) for name, file in found.items()}
-        worth = paired_ratio(scores["policy_real"], scores["policy_real_now"], "parts_binned_share")
-        blind = scores["policy_blind"].summary["parts_binned_share"]
-        fast = (scores[name].summary["parts_binned_share, speed 0.3"] for name in ("policy_real", "policy_real_now"))
+    real, now, unseeing = (suite(f"policy_{name}", "pick_suite") for name in ("real", "real_now", "blind"))
+    if real and now and unseeing:
+        worth = paired_ratio(real, now, "parts_binned_share")
+        blind = unseeing.summary["parts_binned_share"]
+        fast = (score.summary["parts_binned_share, speed 0.3"] for score in (real, now))
         yield Row(
             f"what the forecast is worth to it: parts binned minus those with 'where it is now', {worth.n} shifts; at "
             "0.3 m/s with and without; the policy blind",
             f"{worth.as_points()} points; {', '.join(f'{100 * share.mean:.0f} %' for share in fast)}; "
-            f"{100 * blind.mean:.0f} % of {len(scores['policy_blind'].episodes)}",
+            f"{100 * blind.mean:.0f} % of {len(unseeing.episodes)}",
             "shown; blind 5 %",
             worth.low > 0.0 and blind.mean <= 0.05,
             source,

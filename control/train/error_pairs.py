@@ -163,6 +163,19 @@ def collect(
     return Pairs(**joined, ticks=ticks, false_ticks=np.concatenate(false))
 
 
+def untracked(shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """What is known of the tracks of agents [T, N] that have none."""
+    return {
+        "track": np.full(shape, -1, np.int64),
+        "unseen_s": np.full(shape, np.nan),
+        "age_s": np.full(shape, np.nan),
+        "track_class": np.full(shape, -1, np.int64),
+        "track_velocity_mps": np.full((*shape, 2), np.nan),
+        "heading_error_rad": np.full(shape, np.nan),
+        "size_ratio": np.full((*shape, 2), np.nan),
+    }
+
+
 def _episode(
     number: int, scenes: Scenes, tracks: Sequence[PerceivedTracks], cameras: CameraArrays, gate_m: float
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -176,16 +189,7 @@ def _episode(
     acceleration[1:][~(scenes.agent_present[1:] & scenes.agent_present[:-1])] = 0.0
     share = visible(scenes, cameras)
     best = share.argmax(axis=2)
-    matched = {
-        "track": np.full(shape, -1, np.int64),
-        "unseen_s": np.full(shape, np.nan),
-        "age_s": np.full(shape, np.nan),
-        "track_class": np.full(shape, -1, np.int64),
-        "offset_m": np.full((*shape, 2), np.nan),
-        "track_velocity_mps": np.full((*shape, 2), np.nan),
-        "heading_error_rad": np.full(shape, np.nan),
-        "size_ratio": np.full((*shape, 2), np.nan),
-    }
+    matched = {**untracked(shape), "offset_m": np.full((*shape, 2), np.nan)}
     false: list[tuple[float, ...]] = []
     for tick, perceived in enumerate(tracks):
         here = np.flatnonzero(perceived.present[0])

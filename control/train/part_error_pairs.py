@@ -11,7 +11,7 @@ from scipy.optimize import linear_sum_assignment
 
 from visuomotor.control.arm.config import CELL
 from visuomotor.control.arm.kinematics import link_frames, tool_pose
-from visuomotor.control.train.error_pairs import DT_S, FRESH_S, tracks_of
+from visuomotor.control.train.error_pairs import DT_S, FRESH_S, tracks_of, untracked
 from visuomotor.control.train.run_logs import Ticks
 from visuomotor.messages.camera import CameraModel
 from visuomotor.messages.schema import ArmState, Order, Tracks, Truth
@@ -201,16 +201,7 @@ def _shift(
     order = np.maximum(SYMMETRY[shift.part_class], 1)
     low_m = np.maximum(shift.part_position_m[..., 2] - 0.5 * shift.part_size_m[..., 2], 0.0)
     seen_m = view.shadow_m(np.concatenate([place_m, low_m[..., None]], axis=2))  # where a picture shows what is lifted
-    columns = {
-        "track": np.full(shape, -1, np.int64),
-        "unseen_s": np.full(shape, np.nan),
-        "age_s": np.full(shape, np.nan),
-        "track_class": np.full(shape, -1, np.int64),
-        "error_m": np.full((*shape, 2), np.nan),
-        "track_velocity_mps": np.full((*shape, 2), np.nan),
-        "heading_error_rad": np.full(shape, np.nan),
-        "size_ratio": np.full((*shape, 2), np.nan),
-    }
+    columns = {**untracked(shape), "error_m": np.full((*shape, 2), np.nan)}
     false: list[tuple[float, ...]] = []
     last = np.full(shape[1], -1, np.int64)  # track that each slot had
     were: set[int] = set()  # tracks that have been a part's
@@ -240,7 +231,7 @@ def _shift(
         turn, part = found.heading_rad[0, source] - shift.part_yaw_rad[tick, slot], 2 * np.pi / order[tick, slot]
         columns["heading_error_rad"][tick, slot] = turn - part * np.round(turn / part)
         columns["size_ratio"][tick, slot] = found.size_m[0, source] / shift.part_size_m[tick, slot, :2]
-        on_distractor = {int(i): True for i in row[good][~of_class]}
+        on_distractor = set(row[good][~of_class].tolist())
         for index in range(len(here)):
             if index in on_distractor or index not in row[good]:
                 class_id = int(found.class_id[0, here[index]])
