@@ -147,6 +147,7 @@ class Runtime(_Strict):
     spinning: bool = False
     cuda_graph: bool = False
     fp16: bool = False
+    at_once: bool = False
 
 
 class Timeouts(_Strict):

@@ -137,6 +137,7 @@ PERCEPTION: dict[str, PerceptionTask] = {
             motion=MotionModel(
                 acceleration_along_mps2=(0.4, 0.4, 0.4, 0.6, 0.4, 0.4),
                 acceleration_across_mps2=(0.4, 0.4, 0.4, 0.6, 0.4, 0.4),
+                steady_mps2=(0.03, 0.03, 0.03, 0.05, 0.03, 0.03),
                 birth_speed_along_mps=(0.25,) * 6,
                 birth_speed_across_mps=(0.25,) * 6,
                 is_vehicle=(False,) * 6,
