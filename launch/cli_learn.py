@@ -124,7 +124,7 @@ def train_policy(
     ] = None,
     task: TaskName = DEFAULT.name,
     forecaster: Annotated[
-        str | None, typer.Option(metavar="BUNDLE|cv|kalman|none[,..]", help="[default: the profile's, and cv]")
+        str | None, typer.Option(metavar="BUNDLE|cv|kalman|none[,..]", help="[default: as the task has it]")
     ] = None,
     seed: TrainSeed = 0,
     max_minutes: Annotated[float, typer.Option(min=0.0, help="Minutes over all sessions.")] = 75.0,
