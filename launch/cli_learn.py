@@ -135,8 +135,8 @@ def train_policy(
     from visuomotor.control.train.policy import make_settings, train_policy
     from visuomotor.deploy.export.policy import export_policy
 
-    forecasters = forecaster or f"{_profile(task).perception.forecaster},cv"
-    settings = None if resume else make_settings(task, seed=seed, forecaster=forecasters)
+    changes = {"forecaster": forecaster} if forecaster else {}
+    settings = None if resume else make_settings(task, seed=seed, **changes)
     best = train_policy(
         task,
         runs or Path(f"runs/{task}-policy"),
