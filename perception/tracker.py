@@ -19,6 +19,9 @@ from visuomotor.perception.motion import FORBIDDEN, TrackerConfig
 from visuomotor.perception.robot_pose import RobotPose, find_hidden, hidden_share
 from visuomotor.perception.tasks import PerceptionTask
 
+CLEAR_SHARE = 0.05  # in plain view: the robot's own limbs hide less of it
+SETTLED_HITS = 5  # detections after which a track's velocity is known
+
 
 @dataclass
 class _Bank:
@@ -99,6 +102,8 @@ class Tracker:
         self._birth_speed_across_mps = np.array(motion.birth_speed_across_mps)
         self._is_vehicle = np.array(motion.is_vehicle)
         self._with_traffic = np.array(motion.with_traffic)
+        self._belt_m = motion.belt_m
+        self._rolls = np.array(motion.rolls or (False,) * motion.class_count)
         self._merge_radius_m = np.array(motion.merge_radius_m)
         self._class_cost = association.class_costs(motion)
         self._symmetry = np.array(task.task.symmetry)
@@ -223,13 +228,10 @@ class Tracker:
         if not len(rows):
             return
         bank, config = self._bank, self.config
-        position, noise = measured.position[columns], measured.covariance[columns]
-        prior = bank.covariance[rows]
-        if self._steady_mps2 is not None:
-            square = kalman.innovation_square(bank.state[rows], prior, position, noise)
-            prior = np.where((square > MANOEUVRE_SQUARE)[:, None, None], bank.loose[rows], prior)
-        bank.state[rows], fused = kalman.update(bank.state[rows], prior, position, noise)
-        bank.covariance[rows] = bank.loose[rows] = fused
+        clear = measured.hidden[columns] < CLEAR_SHARE
+        moved = self._fuse(measured, rows[clear], columns[clear])
+        self._carry(rows[clear], moved)
+        self._fuse(measured, rows[~clear], columns[~clear])
         score = measured.score[columns]
         bank.votes[rows] = 0.95 * bank.votes[rows] + measured.votes[columns]
         bank.hits[rows] += 1
@@ -257,6 +259,46 @@ class Tracker:
         heading[moving] += 0.25 * (velocity[moving] / speed[moving, None] - heading[moving])
         length = np.hypot(heading[:, 0], heading[:, 1])
         bank.heading[rows] = np.where(length[:, None] > 1e-3, heading / np.maximum(length, 1e-3)[:, None], seen)
+
+    def _fuse(self, measured: _Measured, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Take in what was measured; by how much that moved the states [R, 4] from where they were expected."""
+        bank = self._bank
+        expected, prior = bank.state[rows], bank.covariance[rows]
+        position, noise = measured.position[columns], measured.covariance[columns]
+        if self._steady_mps2 is not None:
+            square = kalman.innovation_square(expected, prior, position, noise)
+            prior = np.where((square > MANOEUVRE_SQUARE)[:, None, None], bank.loose[rows], prior)
+        bank.state[rows], fused = kalman.update(expected, prior, position, noise)
+        bank.covariance[rows] = fused
+        bank.loose[rows] = (
+            fused if self._steady_mps2 is None else kalman.update(expected, bank.loose[rows], position, noise)[1]
+        )
+        moved: np.ndarray = bank.state[rows] - expected
+        return moved
+
+    def _carry(self, clear: np.ndarray, moved: np.ndarray) -> None:
+        """What lies hidden on a belt goes as that does, of which others in plain view tell.
+
+        ``clear``: rows in plain view; ``moved`` [R, 4]: what they did that nobody expected. What may roll takes over a
+        change of the belt's speed, all else the speed.
+        """
+        if self._belt_m is None:
+            return
+        bank = self._bank
+        x, y = bank.state[:, 0], bank.state[:, 1]
+        x0, y0, x1, y1 = self._belt_m
+        on_belt = (x > x0) & (x < x1) & (y > y0) & (y < y1) & bank.confirmed
+        told = on_belt.copy()
+        told[clear] = False
+        tells = on_belt[clear] & (bank.hits[clear] >= SETTLED_HITS)
+        rides = ~self._rolls[bank.class_id]
+        if (sure := tells & rides[clear]).any():
+            tells = sure
+        if not told.any() or not tells.any():
+            return
+        bank.state[told] += np.median(moved[tells], axis=0)
+        if sure.any():
+            bank.state[told & rides, 2:] = np.median(bank.state[clear[tells], 2:], axis=0)
 
     def _turn_alike(self, seen: np.ndarray, heading: np.ndarray, class_id: np.ndarray) -> None:
         """Turn readings [N, 2] of symmetric objects, in place, by whole parts of a circle to next their tracks'."""

@@ -129,6 +129,35 @@ def test_a_belt_that_stops_is_followed_and_one_that_runs_is_known_well(top: Came
             assert np.hypot(*(tracks.odom_velocity_mps[0] - (0.0, speed))) < 0.012
 
 
+@pytest.mark.parametrize(
+    ("other", "class_id", "follows"),
+    [
+        ((0.4, 0.8), BLOCK, True),
+        ((0.4, 0.8), CYLINDER, True),  # it may roll, but all that it tells is a change
+        (None, BLOCK, False),
+        ((0.2, 0.4), BLOCK, False),  # in a bin beside the belt
+    ],
+)
+def test_a_part_under_the_hand_stops_with_those_that_are_seen_to(top: CameraModel, other, class_id, follows) -> None:
+    tracker = Tracker([top], BELT)
+    y, speed, hand = 0.55, SPEED_MPS, AWAY
+    for k in range(30):
+        speed = min(speed + 0.05 * (k > 16), 0.0)
+        y += 0.1 * speed
+        if k == 14:  # from now on the hand hides it
+            hand = hand_over(0.5, y - 0.03)
+        found = [(0.5, y, 0.3)] if k < 14 else []
+        classes = [BLOCK] * len(found)
+        if other is not None:
+            away = y - 0.55 if other[0] > 0.34 else 0.0
+            found, classes = [*found, (other[0], other[1] + away, 0.0)], [*classes, class_id]
+        detections = seen(*found)
+        detections.class_id = np.array(classes, np.int32)
+        tracks = tracker.update(detections, hand, 0.1 * k)
+    off = np.abs(tracks.odom_position_m[tracks.track_id == 1][:, 1] - y)
+    assert [bool(o < 0.01) for o in off] == ([True] if follows else [False] * len(off))  # False: it may be gone
+
+
 def test_a_part_that_left_the_picture_is_kept_for_a_second(top: CameraModel) -> None:
     tracker = Tracker([top], BELT)
     y = ride(tracker, 20, y=0.05)
