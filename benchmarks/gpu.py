@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import itertools
 import os
 import sys
 import time
@@ -144,15 +145,15 @@ def measure_path(profile: Profile, scene: list[dict[str, Message]], ticks: int) 
 
 
 def measure_paths(devices: list[str], ticks: int) -> dict[str, Any]:
-    """The path on every device, with CUDA graphs off and on, and in half precision."""
+    """The path on every device, with CUDA graphs off and on, in half precision, cameras in turns and at once."""
     profile = load_profile("drive")
     source, scene = record_scene(profile, min(SCENE_TICKS, ticks))
     runs = []
     for device in devices:
         for cuda_graph in (False,) if device == "cpu" else (False, True):
-            for fp16 in (False, True) if device == "tensorrt" else (False,):
-                setting = {"device": device, "cuda_graph": cuda_graph, "fp16": fp16}
-                runtime = {"spinning": False, "cuda_graph": cuda_graph, "fp16": fp16}
+            for fp16, at_once in itertools.product((False, True) if device == "tensorrt" else (False,), (False, True)):
+                runtime = {"cuda_graph": cuda_graph, "fp16": fp16, "at_once": at_once}
+                setting = {"device": device, **runtime}
                 try:
                     found = measure_path(profile.override(device=device, runtime=runtime), scene, ticks)
                 except ValueError as error:

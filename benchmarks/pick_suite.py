@@ -5,7 +5,7 @@
 
 Each row's shifts go to ``runs/pick_suite/<row>.jsonl`` as they finish, its score to ``results/pick_suite/<row>.json``
 and the tables to ``results/pick_suite.md``. The forecast's worth is the same policy on the same perception with the
-forecaster replaced: ``none`` is 'where the part is now', ``cv`` goes on at the track's velocity.
+forecaster replaced: ``none`` is 'where the part is now', ``cv1`` goes on at its velocity.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ POLICY = str(ROOT / "models" / "pick-policy")
 ROWS: dict[str, dict[str, object]] = {
     "policy_real": {"policy": POLICY},
     "scripted_real": {"policy": "scripted"},
-    "policy_real_cv": {"policy": POLICY, "forecaster": "cv"},
+    "policy_real_cv": {"policy": POLICY, "forecaster": "cv1"},
     "policy_real_now": {"policy": POLICY, "forecaster": "none"},
-    "scripted_real_cv": {"policy": "scripted", "forecaster": "cv"},
+    "scripted_real_cv": {"policy": "scripted", "forecaster": "cv1"},
     "scripted_real_now": {"policy": "scripted", "forecaster": "none"},
     "policy_truth": {"policy": POLICY, "perception_mode": "truth"},
     "scripted_truth": {"policy": "scripted", "perception_mode": "truth"},

@@ -354,15 +354,27 @@ def picking() -> Iterator[Row]:
             and score.guard_tick_share <= 0.02,
             source,
         )
-    real, now, unseeing = (suite(f"policy_{name}", "pick_suite") for name in ("real", "real_now", "blind"))
+    real, now, line, unseeing = (
+        suite(f"policy_{name}", "pick_suite") for name in ("real", "real_now", "real_cv", "blind")
+    )
+    if real and (rules := suite("scripted_real", "pick_suite")):
+        binned, pace = paired_ratio(real, rules, "parts_binned_share"), paired_by_seed(real, rules, "picks_per_minute")
+        yield Row(
+            f"the learned policy minus the picker by rules, the same {binned.n} shifts: parts binned; picks a minute",
+            f"{binned.as_points()} points; {pace.as_number(2)}",
+            "at least as many a minute",
+            pace.mean >= 0.0,
+            source,
+        )
     if real and now and unseeing:
         worth = paired_ratio(real, now, "parts_binned_share")
+        beside = f"; constant velocity {paired_ratio(real, line, 'parts_binned_share').as_points()}" if line else ""
         blind = unseeing.summary["parts_binned_share"]
         fast = (score.summary["parts_binned_share, speed 0.3"] for score in (real, now))
         yield Row(
             f"what the forecast is worth to it: parts binned minus those with 'where it is now', {worth.n} shifts; at "
             "0.3 m/s with and without; the policy blind",
-            f"{worth.as_points()} points; {', '.join(f'{100 * share.mean:.0f} %' for share in fast)}; "
+            f"{worth.as_points()} points{beside}; {', '.join(f'{100 * share.mean:.0f} %' for share in fast)}; "
             f"{100 * blind.mean:.0f} % of {len(unseeing.episodes)}",
             "shown; blind 5 %",
             worth.low > 0.0 and blind.mean <= 0.05,

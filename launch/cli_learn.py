@@ -124,7 +124,7 @@ def train_policy(
     ] = None,
     task: TaskName = DEFAULT.name,
     forecaster: Annotated[
-        str | None, typer.Option(metavar="BUNDLE|cv|kalman|none[,..]", help="[default: the profile's, and cv]")
+        str | None, typer.Option(metavar="BUNDLE|cv|kalman|none[,..]", help="[default: as the task has it]")
     ] = None,
     seed: TrainSeed = 0,
     max_minutes: Annotated[float, typer.Option(min=0.0, help="Minutes over all sessions.")] = 75.0,
@@ -135,8 +135,8 @@ def train_policy(
     from visuomotor.control.train.policy import make_settings, train_policy
     from visuomotor.deploy.export.policy import export_policy
 
-    forecasters = forecaster or f"{_profile(task).perception.forecaster},cv"
-    settings = None if resume else make_settings(task, seed=seed, forecaster=forecasters)
+    changes = {"forecaster": forecaster} if forecaster else {}
+    settings = None if resume else make_settings(task, seed=seed, **changes)
     best = train_policy(
         task,
         runs or Path(f"runs/{task}-policy"),

@@ -17,7 +17,7 @@ from visuomotor.messages.yaml_file import YamlError, load_yaml
 
 PROFILES = Path(__file__).parent / "profiles"
 STRAIGHT = "straight"
-BASELINE_FORECASTERS = ("cv", "kalman", "none")
+BASELINE_FORECASTERS = ("cv", "cv1", "kalman", "none")
 
 
 class ProfileError(ValueError):
@@ -33,7 +33,7 @@ class Perception(_Strict):
 
     mode: Literal["real", "truth", "blind"] = "real"
     detector: dict[str, str] = {}  # camera -> bundle
-    forecaster: str = "none"  # bundle, "cv", "kalman" or "none"
+    forecaster: str = "none"  # bundle, "cv", "cv1", "kalman" or "none"
 
 
 class Source(_Strict):
@@ -147,6 +147,7 @@ class Runtime(_Strict):
     spinning: bool = False
     cuda_graph: bool = False
     fp16: bool = False
+    at_once: bool = False
 
 
 class Timeouts(_Strict):

@@ -9,6 +9,7 @@ from visuomotor.perception.motion import FORBIDDEN, MotionModel
 
 GATE_SQUARE = 11.8  # chi-square, 2 degrees of freedom, 0.9973: reports of one object
 TRACK_GATE_SQUARE = 16.0  # 0.9997: a detection lost to its track begins another beside it
+MANOEUVRE_SQUARE = 6.0  # 0.95: what is seen so far from where it should be, was it going on as before, is not
 
 
 def class_costs(motion: MotionModel) -> np.ndarray:

@@ -230,7 +230,8 @@ def make_detectors(
     tuning: Tuning | None = None,
     task: PerceptionTask | None = None,
 ) -> dict[str, Detector]:
-    """One detector per camera that has a bundle; cameras with the same bundle share one session.
+    """One detector per camera that has a bundle; cameras with the same bundle share one session, unless they are to be
+    looked at at once.
 
     ``task`` is the one that all have to be made for, by default that of the first. Raises ValueError for a bundle whose
     camera is unknown.
@@ -243,7 +244,7 @@ def make_detectors(
     detectors = {}
     for name, source in bundles.items():
         bundle = source if isinstance(source, Bundle) else load_bundle(source, "detector")
-        if bundle.path not in loaded:
+        if bundle.path not in loaded or (tuning is not None and tuning.at_once):
             loaded[bundle.path] = (bundle, make_session(bundle, device, threads, tuning))
         bundle, session = loaded[bundle.path]
         detectors[name] = Detector(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ class DetectorNode:
     outputs = ("detections",)
     period_s: float | None = None
 
-    def __init__(self, detectors: Mapping[str, Detector]) -> None:
+    def __init__(self, detectors: Mapping[str, Detector], at_once: bool = False) -> None:
         if not detectors:
             raise ValueError("detector: expected at least one camera with a bundle, got none")
         self.detectors = dict(detectors)
@@ -48,6 +49,7 @@ class DetectorNode:
         )
         self.health = {name: CameraHealth() for name in self.detectors}
         self.stages: list[tuple[str, int, int]] = []  # name, start and end on the monotonic clock
+        self._pool = ThreadPoolExecutor(len(self.detectors), "camera") if at_once and len(self.detectors) > 1 else None
         sessions = list(dict.fromkeys(detector.session for detector in self.detectors.values()))
         placement = merge_placements(session.placement for session in sessions)
         self.provider = describe_placement(placement, sessions[0].provider)
@@ -75,27 +77,35 @@ class DetectorNode:
         if lead is None:
             return {}
         robot = RobotPose() if state is None else read_pose(state)
-        found: dict[str, CameraDetections] = {}
-        for name, detector in self.detectors.items():
+        images: dict[str, np.ndarray] = {}
+        for name in self.detectors:
             frame = inputs.get_message(name, CameraFrame)
             if frame is None or not inputs[name].ok:
                 continue
             if abs(frame.header.t_capture_ns - lead.header.t_capture_ns) > MAX_SKEW_S * 1e9:
                 continue
-            if self.health[name].look(np.asarray(frame.image), robot.sweep_mps):
-                continue
-            started_ns = time.monotonic_ns()
-            raw = detector.infer(np.asarray(frame.image))
-            inferred_ns = time.monotonic_ns()
-            found[name] = detector.place(raw, robot.roll_rad, robot.pitch_rad)
+            if not self.health[name].look(np.asarray(frame.image), robot.sweep_mps):
+                images[name] = np.asarray(frame.image)
+        look = map if self._pool is None else self._pool.map
+        found: dict[str, CameraDetections] = {}
+        for name, (raw, started_ns, inferred_ns) in zip(images, look(self._infer, images.items()), strict=True):
             self.stages.append((f"infer_{name}", started_ns, inferred_ns))
-            self.stages.append((f"place_{name}", inferred_ns, time.monotonic_ns()))
+            placing_ns = time.monotonic_ns()
+            found[name] = self.detectors[name].place(raw, robot.roll_rad, robot.pitch_rad)
+            self.stages.append((f"place_{name}", placing_ns, time.monotonic_ns()))
         message: Detections = merge_detections(found)
         message.header = Header(valid=self.trigger in found and inputs[self._state].ok)
         return {"detections": message}
 
+    def _infer(self, look: tuple[str, np.ndarray]) -> tuple[dict[str, np.ndarray], int, int]:
+        name, image = look
+        started_ns = time.monotonic_ns()
+        return self.detectors[name].infer(image), started_ns, time.monotonic_ns()
+
     def close(self) -> None:
         """Sessions are released with the node."""
+        if self._pool is not None:
+            self._pool.shutdown()
         self.detectors.clear()
 
 
@@ -111,13 +121,14 @@ def create(config: dict[str, Any]) -> DetectorNode:
     bundles = config.get("detector")
     if not isinstance(bundles, Mapping) or not bundles:
         raise ValueError(f"perception.detector: expected camera name -> bundle, got {bundles!r}")
+    tuning = read_tuning(config.get("runtime"))
     detectors = make_detectors(
         bundles,
         by_name,
         device=str(config.get("device", "auto")),
         threads=int(config.get("threads", 1)),
         attitude_sigma_rad=float(config.get("attitude_sigma_rad", 0.001)),
-        tuning=read_tuning(config.get("runtime")),
+        tuning=tuning,
         task=get_perception(config["task"]) if config.get("task") else None,
     )
-    return DetectorNode({name: detectors[name] for name in by_name if name in detectors})
+    return DetectorNode({name: detectors[name] for name in by_name if name in detectors}, tuning.at_once)

@@ -14,6 +14,7 @@ from visuomotor.messages.tasks import DEFAULT_TASK, TASKS
 from visuomotor.perception.tasks import PerceptionTask, get_perception
 
 FUTURES = 6  # at most
+BASELINES = ("cv", "cv1", "kalman")  # without learning
 
 
 class Futures(NamedTuple):
@@ -129,15 +130,17 @@ def load_forecaster(
     threads: int = 1,
     tuning: Tuning | None = None,
 ) -> Forecaster | None:
-    """The forecaster a profile names: "cv", "kalman", "none" (None) or a bundle folder or shipped bundle's name.
+    """The forecaster a profile names: "cv", "cv1", "kalman", "none" (None), a folder or a shipped bundle's name.
 
+    "cv" is constant velocity with a fan of futures about it, whose mean is slower than what it follows; "cv1" the line
+    alone.
     Raises BundleError when the bundle is not to be had, of another kind or for the objects of another task.
     """
     if str(name) == "none":
         return None
     task = task or get_perception()
-    if str(name) in ("cv", "kalman"):
+    if str(name) in BASELINES:
         from visuomotor.perception.baseline_forecasters import ConstantVelocity, Kalman
 
-        return ConstantVelocity(task) if str(name) == "cv" else Kalman(task)
+        return Kalman(task) if str(name) == "kalman" else ConstantVelocity(task, 1 if str(name) == "cv1" else FUTURES)
     return LstmForecaster(load_bundle(name, "forecaster"), device, threads, tuning, task=task)

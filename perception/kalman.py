@@ -73,3 +73,12 @@ def mahalanobis(
     dy = measured_m[None, :, 1] - position_m[:, None, 1]
     square = inverse[..., 0, 0] * dx * dx + 2 * inverse[..., 0, 1] * dx * dy + inverse[..., 1, 1] * dy * dy
     return square, np.log(determinant)
+
+
+def innovation_square(
+    state: np.ndarray, covariance: np.ndarray, position_m: np.ndarray, noise: np.ndarray
+) -> np.ndarray:
+    """Normalised squared innovations [N] of measured positions [N, 2], each of its own object."""
+    inverse, _ = inverse_2x2(covariance[:, :2, :2] + noise)
+    innovation = position_m - state[:, :2]
+    return (innovation[:, None] @ inverse @ innovation[:, :, None])[:, 0, 0]

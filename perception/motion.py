@@ -12,6 +12,11 @@ class MotionModel(msgspec.Struct, frozen=True, kw_only=True):
 
     acceleration_along_mps2: tuple[float, ...]  # white, along the heading
     acceleration_across_mps2: tuple[float, ...]
+    # White as well, of what goes on as it did; None: there is no such difference. What is seen where only the two above
+    # could have brought it has manoeuvred. Bar-Shalom, Li, Kirubarajan (2001), section 11.2.
+    steady_mps2: tuple[float, ...] | None = None
+    belt_m: tuple[float, float, float, float] | None = None  # x, y from, x, y to in ``odom_``: here all are carried ...
+    rolls: tuple[bool, ...] | None = None  # ... and these may roll besides
     birth_speed_along_mps: tuple[float, ...]  # standard deviation of a new track's velocity
     birth_speed_across_mps: tuple[float, ...]
     is_vehicle: tuple[bool, ...]  # longer than wide with a front, hides what is behind it, fits into a blind angle
@@ -24,7 +29,7 @@ class MotionModel(msgspec.Struct, frozen=True, kw_only=True):
     moving_mps: float = 0.6  # slower, motion says nothing of the heading
 
     def __post_init__(self) -> None:
-        counts = {name: len(getattr(self, name)) for name in PER_CLASS}
+        counts = {name: len(getattr(self, name)) for name in PER_CLASS if getattr(self, name) is not None}
         if len(set(counts.values())) != 1:
             raise ValueError(f"motion model: expected one value per class everywhere, got {counts}")
 
@@ -35,8 +40,8 @@ class MotionModel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 PER_CLASS = (
-    "acceleration_along_mps2", "acceleration_across_mps2", "birth_speed_along_mps", "birth_speed_across_mps",
-    "is_vehicle", "with_traffic", "merge_radius_m",
+    "acceleration_along_mps2", "acceleration_across_mps2", "steady_mps2", "rolls", "birth_speed_along_mps",
+    "birth_speed_across_mps", "is_vehicle", "with_traffic", "merge_radius_m",
 )  # fmt: skip
 
 
@@ -59,7 +64,8 @@ class TrackerConfig(msgspec.Struct, frozen=True, kw_only=True):
     tracks_max: int = 32
     edge_margin_rad: float = 0.05  # of a level camera's field of view
     edge_margin_px: float = 6.0  # of the picture of a camera that looks down
-    limb_radius_m: float = 0.09  # of the robot's own limbs, which hide what they are before
+    limb_radius_m: float = 0.07  # of the robot's own limbs, which hide what they are before
+    hidden_sigma: float = 6.0  # a detection of what they hide the whole of is off by so many times more
     duplicate_m: float = 0.5  # of the merge radius: two tracks this close are one
     measurement_floor_m: float = 0.15
     traffic_speed_share: float = 0.7  # birth speed of a vehicle that heads our way, as a share of ours

@@ -24,7 +24,7 @@ def create(config: dict[str, Any]) -> Node:
 
     Keys: ``task`` (by default the detector's, or the first there was), ``cameras`` (YAML paths), ``detector`` (camera
     name -> bundle), ``device``, ``threads``, ``runtime`` (``deploy.runtime.tuning.Tuning``), ``forecaster`` and
-    ``mode``. ``forecaster`` is a bundle, "cv", "kalman" or "none"; ``mode`` is "real", "truth" (tracks from the
+    ``mode``. ``forecaster`` is as ``load_forecaster`` takes it; ``mode`` is "real", "truth" (tracks from the
     simulator) or "blind" (no tracks). Raises ValueError that names the key and what was expected.
     """
     mode = config.get("mode", "real")

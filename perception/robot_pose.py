@@ -11,6 +11,10 @@ import numpy as np
 from visuomotor.messages.camera import CameraModel
 from visuomotor.messages.schema import ArmState, Message, VehicleState
 
+_TURNS = np.arange(12) * (math.pi / 6)
+_CIRCLE = np.concatenate(  # 19 points that share it out evenly
+    [np.zeros((1, 2)), *(r * np.stack([np.cos(t), np.sin(t)], 1) for r, t in ((0.5, _TURNS[::2]), (1.0, _TURNS)))]
+)
 SPACING_M = 0.05  # of the points along the links
 NEAR_M = 0.05  # in front of a camera; what is nearer, or behind it, is not in the picture
 
@@ -70,3 +74,12 @@ def find_hidden(camera: CameraModel, ego_m: np.ndarray, limbs_m: np.ndarray, rad
     px, _ = camera.project(np.pad(ego_m, ((0, 0), (0, 1))))
     apart = np.linalg.norm(px[:, None] - limb_px[ahead][None], axis=2)
     return (apart < radius_px[None]).any(1)
+
+
+def hidden_share(
+    camera: CameraModel, ego_m: np.ndarray, size_m: np.ndarray, limbs_m: np.ndarray, radius_m: float
+) -> np.ndarray:
+    """How much of footprints at [N, 2] of [N, 2] (length, width; taken as circles) limbs hide from a camera, 0 to 1."""
+    points = ego_m[:, None] + 0.5 * size_m.mean(axis=1)[:, None, None] * _CIRCLE
+    hidden = find_hidden(camera, points.reshape(-1, 2), limbs_m, radius_m)
+    return hidden.reshape(len(ego_m), len(_CIRCLE)).mean(axis=1)

@@ -14,10 +14,13 @@ import numpy as np
 from visuomotor.messages.camera import CameraModel
 from visuomotor.messages.schema import Detections, Tracks
 from visuomotor.perception import association, kalman
-from visuomotor.perception.association import TRACK_GATE_SQUARE
+from visuomotor.perception.association import MANOEUVRE_SQUARE, TRACK_GATE_SQUARE
 from visuomotor.perception.motion import FORBIDDEN, TrackerConfig
-from visuomotor.perception.robot_pose import RobotPose, find_hidden
+from visuomotor.perception.robot_pose import RobotPose, find_hidden, hidden_share
 from visuomotor.perception.tasks import PerceptionTask
+
+CLEAR_SHARE = 0.05  # in plain view: the robot's own limbs hide less of it
+SETTLED_HITS = 5  # detections after which a track's velocity is known
 
 
 @dataclass
@@ -26,7 +29,8 @@ class _Bank:
 
     id: np.ndarray
     state: np.ndarray  # [N, 4] x, y, vx, vy
-    covariance: np.ndarray  # [N, 4, 4]
+    covariance: np.ndarray  # [N, 4, 4] of what goes on as it did
+    loose: np.ndarray  # [N, 4, 4] of what may have done anything since it was seen
     heading: np.ndarray  # [N, 2] unit vector
     size: np.ndarray  # [N, 2]
     votes: np.ndarray  # [N, classes]
@@ -41,9 +45,9 @@ class _Bank:
     @classmethod
     def empty(cls, classes: int) -> _Bank:
         return cls(
-            np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros((0, 4, 4)), np.zeros((0, 2)), np.zeros((0, 2)),
-            np.zeros((0, classes)), np.zeros(0), np.zeros(0), np.zeros(0, np.int64), np.zeros(0, bool),
-            np.zeros(0), np.zeros(0), np.zeros(0),
+            np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros((0, 4, 4)), np.zeros((0, 4, 4)), np.zeros((0, 2)),
+            np.zeros((0, 2)), np.zeros((0, classes)), np.zeros(0), np.zeros(0), np.zeros(0, np.int64),
+            np.zeros(0, bool), np.zeros(0), np.zeros(0), np.zeros(0),
         )  # fmt: skip
 
     def __len__(self) -> int:
@@ -73,6 +77,7 @@ class _Measured:
     heading_rad: np.ndarray
     size: np.ndarray
     votes: np.ndarray
+    hidden: np.ndarray  # share of it that the robot's own limbs hide
 
 
 class Tracker:
@@ -92,10 +97,13 @@ class Tracker:
         self._motion = motion
         self._acceleration_along_mps2 = np.array(motion.acceleration_along_mps2)
         self._acceleration_across_mps2 = np.array(motion.acceleration_across_mps2)
+        self._steady_mps2 = None if motion.steady_mps2 is None else np.array(motion.steady_mps2)
         self._birth_speed_along_mps = np.array(motion.birth_speed_along_mps)
         self._birth_speed_across_mps = np.array(motion.birth_speed_across_mps)
         self._is_vehicle = np.array(motion.is_vehicle)
         self._with_traffic = np.array(motion.with_traffic)
+        self._belt_m = motion.belt_m
+        self._rolls = np.array(motion.rolls or (False,) * motion.class_count)
         self._merge_radius_m = np.array(motion.merge_radius_m)
         self._class_cost = association.class_costs(motion)
         self._symmetry = np.array(task.task.symmetry)
@@ -142,8 +150,10 @@ class Tracker:
         position = np.asarray(detections.ego_position_m, np.float64)[used] @ turn.T + origin
         covariance = turn @ np.asarray(detections.ego_covariance_m2, np.float64)[used] @ turn.T
         covariance += np.eye(2) * self.config.measurement_floor_m**2
-        heading = np.asarray(detections.heading_rad, np.float64)[used] + robot.yaw_rad
         size = np.asarray(detections.size_m, np.float64)[used]
+        hidden = self._hidden_shares(detections, used, size, robot)
+        covariance *= np.square(1.0 + self.config.hidden_sigma * hidden)[:, None, None]
+        heading = np.asarray(detections.heading_rad, np.float64)[used] + robot.yaw_rad
         votes = np.zeros((len(used), self._motion.class_count))
         votes[np.arange(len(used)), class_id] = score
         group = association.merge_groups(
@@ -164,9 +174,24 @@ class Tracker:
             position[first] = covariance[first] @ (a @ position[first] + b @ position[other])
             votes[first] += votes[other]
             score[first] = 1 - (1 - score[first]) * (1 - score[other])
-        return _Measured(
-            position[lead], covariance[lead], class_id[lead], score[lead], heading[lead], size[lead], votes[lead]
-        )
+        columns = position, covariance, class_id, score, heading, size, votes, hidden
+        return _Measured(*(column[lead] for column in columns))
+
+    def _hidden_shares(
+        self, detections: Detections, used: np.ndarray, size_m: np.ndarray, robot: RobotPose
+    ) -> np.ndarray:
+        """How much of each used detection [M] the robot's own limbs hide from the camera that made it, 0 to 1."""
+        hidden = np.zeros(len(used))
+        if not len(robot.limbs_m):
+            return hidden
+        index = np.asarray(detections.camera_index)[used]
+        place = np.asarray(detections.ego_position_m, np.float64)[used]
+        for i, name in enumerate(detections.cameras):
+            of = index == i
+            hidden[of] = hidden_share(
+                self._cameras[name], place[of], size_m[of], robot.limbs_m, self.config.limb_radius_m
+            )
+        return hidden
 
     def _predict(self, dt_s: float) -> None:
         bank = self._bank
@@ -178,7 +203,13 @@ class Tracker:
             self._acceleration_along_mps2[classes],
             self._acceleration_across_mps2[classes],
         )
-        bank.state, bank.covariance = kalman.predict(bank.state, bank.covariance, noise, dt_s)
+        before = bank.state
+        bank.state, bank.loose = kalman.predict(before, bank.loose, noise, dt_s)
+        if self._steady_mps2 is None:
+            bank.covariance = bank.loose
+        else:
+            noise = np.square(self._steady_mps2[classes])[:, None, None] * np.eye(2)
+            _, bank.covariance = kalman.predict(before, bank.covariance, noise, dt_s)
 
     def _associate(self, measured: _Measured) -> tuple[np.ndarray, np.ndarray]:
         bank = self._bank
@@ -186,7 +217,7 @@ class Tracker:
             empty = np.zeros(0, np.int64)
             return empty, empty
         square, log_determinant = kalman.mahalanobis(
-            bank.state[:, :2], bank.covariance[:, :2, :2], measured.position, measured.covariance
+            bank.state[:, :2], bank.loose[:, :2, :2], measured.position, measured.covariance
         )
         cost = square + log_determinant + self._class_cost[bank.class_id[:, None], measured.class_id[None]]
         cost += 4.0 * ~bank.confirmed[:, None] + 3.0 * (measured.score < self.config.score_birth)[None]
@@ -197,15 +228,17 @@ class Tracker:
         if not len(rows):
             return
         bank, config = self._bank, self.config
-        bank.state[rows], bank.covariance[rows] = kalman.update(
-            bank.state[rows], bank.covariance[rows], measured.position[columns], measured.covariance[columns]
-        )
+        clear = measured.hidden[columns] < CLEAR_SHARE
+        moved = self._fuse(measured, rows[clear], columns[clear])
+        self._carry(rows[clear], moved)
+        self._fuse(measured, rows[~clear], columns[~clear])
         score = measured.score[columns]
         bank.votes[rows] = 0.95 * bank.votes[rows] + measured.votes[columns]
         bank.hits[rows] += 1
         rate = np.maximum(1.0 / bank.hits[rows], 0.15)
         bank.score[rows] += np.maximum(rate, 0.3) * (score - bank.score[rows])
-        bank.size[rows] += rate[:, None] * (measured.size[columns] - bank.size[rows])
+        plain = 1.0 - measured.hidden[columns]  # half an object says little of how long it is and which way it lies
+        bank.size[rows] += (plain * rate)[:, None] * (measured.size[columns] - bank.size[rows])
         bank.evidence[rows] += score
         bank.seen_s[rows], bank.missed_s[rows] = t_s, 0.0
         bank.confirmed[rows] |= (bank.evidence[rows] >= config.evidence) & (bank.hits[rows] >= 2)
@@ -217,7 +250,7 @@ class Tracker:
         self._turn_alike(seen, heading, bank.class_id[rows])
         backwards = (seen * heading).sum(1) < 0  # a flipped reading of a settled track
         seen[backwards & (bank.hits[rows] > 3) & self._is_vehicle[bank.class_id[rows]]] *= -1
-        heading = heading + np.maximum(rate, 0.25)[:, None] * (seen - heading)
+        heading = heading + (plain * np.maximum(rate, 0.25))[:, None] * (seen - heading)
         velocity = bank.state[rows, 2:]
         speed = np.hypot(velocity[:, 0], velocity[:, 1])
         sigma = np.sqrt(np.trace(bank.covariance[rows, 2:, 2:], axis1=1, axis2=2))
@@ -226,6 +259,46 @@ class Tracker:
         heading[moving] += 0.25 * (velocity[moving] / speed[moving, None] - heading[moving])
         length = np.hypot(heading[:, 0], heading[:, 1])
         bank.heading[rows] = np.where(length[:, None] > 1e-3, heading / np.maximum(length, 1e-3)[:, None], seen)
+
+    def _fuse(self, measured: _Measured, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Take in what was measured; by how much that moved the states [R, 4] from where they were expected."""
+        bank = self._bank
+        expected, prior = bank.state[rows], bank.covariance[rows]
+        position, noise = measured.position[columns], measured.covariance[columns]
+        if self._steady_mps2 is not None:
+            square = kalman.innovation_square(expected, prior, position, noise)
+            prior = np.where((square > MANOEUVRE_SQUARE)[:, None, None], bank.loose[rows], prior)
+        bank.state[rows], fused = kalman.update(expected, prior, position, noise)
+        bank.covariance[rows] = fused
+        bank.loose[rows] = (
+            fused if self._steady_mps2 is None else kalman.update(expected, bank.loose[rows], position, noise)[1]
+        )
+        moved: np.ndarray = bank.state[rows] - expected
+        return moved
+
+    def _carry(self, clear: np.ndarray, moved: np.ndarray) -> None:
+        """What lies hidden on a belt goes as that does, of which others in plain view tell.
+
+        ``clear``: rows in plain view; ``moved`` [R, 4]: what they did that nobody expected. What may roll takes over a
+        change of the belt's speed, all else the speed.
+        """
+        if self._belt_m is None:
+            return
+        bank = self._bank
+        x, y = bank.state[:, 0], bank.state[:, 1]
+        x0, y0, x1, y1 = self._belt_m
+        on_belt = (x > x0) & (x < x1) & (y > y0) & (y < y1) & bank.confirmed
+        told = on_belt.copy()
+        told[clear] = False
+        tells = on_belt[clear] & (bank.hits[clear] >= SETTLED_HITS)
+        rides = ~self._rolls[bank.class_id]
+        if (sure := tells & rides[clear]).any():
+            tells = sure
+        if not told.any() or not tells.any():
+            return
+        bank.state[told] += np.median(moved[tells], axis=0)
+        if sure.any():
+            bank.state[told & rides, 2:] = np.median(bank.state[clear[tells], 2:], axis=0)
 
     def _turn_alike(self, seen: np.ndarray, heading: np.ndarray, class_id: np.ndarray) -> None:
         """Turn readings [N, 2] of symmetric objects, in place, by whole parts of a circle to next their tracks'."""
@@ -327,6 +400,7 @@ class Tracker:
                 id=np.arange(self._next_id, self._next_id + count),
                 state=np.concatenate([measured.position[born], heading * speed[:, None]], 1),
                 covariance=covariance,
+                loose=covariance.copy(),
                 heading=heading,
                 size=measured.size[born],
                 votes=measured.votes[born],
@@ -347,7 +421,7 @@ class Tracker:
             return
         limit = np.where(bank.confirmed, config.missed_confirmed_s, config.missed_tentative_s) + 1e-6
         distance = np.hypot(bank.state[:, 0] - robot.x_m, bank.state[:, 1] - robot.y_m)
-        sigma = np.sqrt(np.maximum(bank.covariance[:, 0, 0], bank.covariance[:, 1, 1]))
+        sigma = np.sqrt(np.maximum(bank.loose[:, 0, 0], bank.loose[:, 1, 1]))
         unseen = t_s - bank.seen_s
         blind = self._in_blind_angle(robot)
         longest = np.where(self._outside(robot), config.outside_max_s, config.unseen_max_s)

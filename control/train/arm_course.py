@@ -18,7 +18,7 @@ from visuomotor.sim.cell.env import PickSummary, PickVectorEnv
 PICK_SETTINGS = PolicyTraining(
     suite="pick-v1",
     worlds=16,
-    forecaster="pick-forecaster,cv",
+    forecaster="pick-forecaster",
     camera_dropout=0.0,
     teacher="picker",
     demonstration_steps=800,

@@ -30,12 +30,14 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     ``spinning`` keeps idle threads of a session busy for a while, so that they are faster at the next operator: it pays
     with ``threads`` > 1 and cores to spare. ``cuda_graph`` captures the graph at warm-up and replays it as one launch.
-    ``fp16`` lets TensorRT compute in half precision.
+    ``fp16`` lets TensorRT compute in half precision. ``at_once`` looks at all cameras at the same time, each with a
+    session and a thread of its own: for a GPU, or cores to spare.
     """
 
     spinning: bool = False
     cuda_graph: bool = False
     fp16: bool = False
+    at_once: bool = False
 
     def check(self, device: str) -> None:
         """Raise TuningError when ``device`` cannot do it. "auto" may find a GPU, but never takes TensorRT."""

@@ -40,7 +40,7 @@ class Visit(msgspec.Struct, kw_only=True):
     came_tick: int
     slowest_mps: float = np.inf  # of the belt, meanwhile
     fastest_mps: float = 0.0
-    outcome: str = ""  # binned, wrong, missed; empty while it may still be taken
+    outcome: str = ""  # binned, wrong, missed, spare (enough of its class without it); empty while it may be taken
 
     @property
     def speed(self) -> str:
@@ -62,6 +62,7 @@ class GraspLog:
         self._falling: list[Grasp] = []
         self._closing = False
         self._counted = (0, 0)
+        self._wanted: list[int] = []  # parts of each class still to be binned
 
     def add(self, messages: Mapping[str, Message]) -> None:
         """Messages of one tick by service."""
@@ -146,6 +147,7 @@ class GraspLog:
 
     def _watch(self, truth: Truth, order: Order, position_m: np.ndarray, tick: int) -> None:
         """Ordered parts that come into reach and leave it."""
+        self._wanted = order.wanted.tolist()
         x0, y0, x1, y1 = order.base_reach_m
         x_m, y_m = position_m[:, 0], position_m[:, 1]
         inside = (x_m > x0) & (x_m < x1) & (y_m > y0) & (y_m < y1)
@@ -161,7 +163,9 @@ class GraspLog:
                 visit.slowest_mps = min(visit.slowest_mps, truth.belt_speed_mps)
                 visit.fastest_mps = max(visit.fastest_mps, truth.belt_speed_mps)
             elif y_m[i] <= y0 and (self._grasp is None or self._grasp.part_id != part_id):
-                visit.outcome = "missed"
+                under_way = [grasp for grasp in (*self._falling, self._grasp) if grasp and grasp.held_tick is not None]
+                carried = sum(grasp.class_id == class_id for grasp in under_way)
+                visit.outcome = "missed" if self._wanted[class_id] > carried else "spare"
 
     def finish(self) -> None:
         """Decide what the end of the episode leaves open: a grasp in the air, parts that have not been taken."""
@@ -171,6 +175,8 @@ class GraspLog:
         if self._grasp is not None:
             self._decide(self._grasp, "dropped" if self._grasp.held_tick is not None else "missed")
             self._grasp = None
+        for visit in self.visits.values():
+            visit.outcome = visit.outcome or ("missed" if self._wanted[visit.class_id] > 0 else "spare")
 
     def cycles_s(self) -> list[float]:
         """How long each part took that was binned, from the approach to the release."""
@@ -178,11 +184,11 @@ class GraspLog:
         return [round(((grasp.released_tick or 0) - grasp.approach_tick) * DT_S, 3) for grasp in done]
 
     def count_groups(self) -> dict[str, list[int]]:
-        """Kind of part, and speed of the belt -> ordered parts that were binned, and all of them."""
+        """Kind of part, and speed of the belt -> parts that were binned, and all that had to be: none is spare."""
         counts: dict[str, list[int]] = {}
         for visit in self.visits.values():
             for group in (f"kind {visit.kind}" if visit.kind else "", f"speed {visit.speed}"):
-                if group:
+                if group and visit.outcome != "spare":
                     row = counts.setdefault(group, [0, 0])
                     row[0] += visit.outcome == "binned"
                     row[1] += 1

@@ -18,7 +18,7 @@ from visuomotor.deploy.export.forecaster import export_forecaster
 from visuomotor.deploy.runtime.bundle import Bundle, load_bundle, write_bundle
 from visuomotor.messages.tasks import DEFAULT_TASK
 from visuomotor.perception.baseline_forecasters import ConstantVelocity, Kalman
-from visuomotor.perception.forecaster import Forecaster, load_forecaster
+from visuomotor.perception.forecaster import BASELINES, Forecaster, load_forecaster
 from visuomotor.perception.train import eth_ucy
 from visuomotor.perception.train.eth_ucy_data import load_split
 from visuomotor.perception.train.forecaster_adversarial import AdversarialSettings, Adversary
@@ -249,7 +249,7 @@ def eval_forecaster(
 
 def _row_of(forecaster: str | Path) -> ForecasterRow:
     """The row of the task that a bundle was made for; for a baseline or a benchmark's bundle of the default task."""
-    if str(forecaster) in ("cv", "kalman", "none"):
+    if str(forecaster) in (*BASELINES, "none"):
         return FORECASTERS[DEFAULT_TASK]
     return FORECASTERS.get(load_bundle(forecaster, "forecaster").meta.task, FORECASTERS[DEFAULT_TASK])
 

@@ -25,7 +25,7 @@ from visuomotor.sim.track_errors import DT_S, Motion, PerceivedTracks, Sight, Tr
 PerClass = tuple[float, float, float, float, float, float]
 SYMMETRY = np.array(TASKS["pick"].symmetry)
 CONFUSED_WITH = np.array([5, 5, 0, 4, 3, 1])  # what each class is most easily taken for
-LIMB_RADIUS_M = 0.09  # a track behind the arm as thick as that is not missed: the tracker's ``limb_radius_m``
+LIMB_RADIUS_M = 0.07  # a track behind the arm as thick as that is not missed: the tracker's ``limb_radius_m``
 EDGE_M = 0.015  # nor one this near the picture's border: its ``edge_margin_px``
 ON_BELT_M = 0.01  # the underside of what lies on the belt is at most so high
 TYPICAL_SIZE_M = np.array(

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 
@@ -211,6 +212,24 @@ def test_a_shift_with_a_wrong_part_is_no_success(row):
         "kind turned": [0, 1],
         "speed 0.1": [1, 3],
     }
+
+
+@pytest.mark.parametrize(("cubes", "of_4"), [(2, [0, 1]), (1, None)])
+def test_a_part_that_nobody_needed_any_more_was_not_missed(shift, cubes, of_4):
+    metrics = ArmMetrics()
+    for k, messages in enumerate(shift[:112]):  # cube 4 leaves at 66 ticks, long after cube 1 lies in its bin
+        wanted = np.array([cubes - (k >= 42), 0, 0, 1, 0, 0], np.int32)
+        order = msgspec.structs.replace(messages["order"], wanted=wanted)
+        metrics.add(messages | {"order": order})
+    assert metrics.result(5)["binned_by"].get("kind turned") == of_4
+
+
+def test_a_part_still_in_the_hand_at_the_end_was_needed(shift):
+    metrics = ArmMetrics()
+    for messages in shift[:35]:
+        order = msgspec.structs.replace(messages["order"], wanted=np.array([1, 0, 0, 0, 0, 0], np.int32))
+        metrics.add(messages | {"order": order})
+    assert metrics.result(5)["binned_by"]["kind plain"] == [0, 1]
 
 
 def test_shares_of_parts_are_pooled_over_episodes(row, tmp_path):

@@ -14,6 +14,7 @@ from visuomotor.messages.camera import CameraModel
 from visuomotor.messages.node import Inputs, Sample, Tick
 from visuomotor.messages.schema import CLASS_NAMES, ArmState, CameraFrame, Detections, Episode, Header, VehicleState
 from visuomotor.messages.tasks import get_task
+from visuomotor.messages.wire import encode
 from visuomotor.perception.detector import (
     Detector,
     PositionSigma,
@@ -201,14 +202,14 @@ def test_cameras_of_one_bundle_share_a_session(tmp_path: Path) -> None:
         make_detectors({"camera_top": bundle}, cameras, "cpu")
 
 
-def make_node(folder: Path) -> DetectorNode:
+def make_node(folder: Path, **runtime: bool) -> DetectorNode:
     cameras = []
     for camera in (FRONT, LEFT, RIGHT):
         camera.save(folder / f"{camera.name}.yaml")
         cameras.append(str(folder / f"{camera.name}.yaml"))
     bundle = make_bundle(folder, np.array([[32.0, 40.0], [30.0, 44.0]]))
     config = {"cameras": cameras, "detector": dict.fromkeys((c.name for c in (FRONT, LEFT, RIGHT)), str(bundle.path))}
-    return create({**config, "device": "cpu"})
+    return create({**config, "device": "cpu", "runtime": runtime})
 
 
 def sample(message: CameraFrame | VehicleState | ArmState, t_ns: int = 0, **state: bool) -> Sample:
@@ -242,6 +243,19 @@ def test_node_merges_cameras_of_one_tick(tmp_path: Path) -> None:
     assert message.ego_position_m[0, 0] > 0.0 > message.ego_position_m[2, 0]
     assert [stage[0] for stage in node.stages][:2] == ["infer_camera_front", "place_camera_front"]
     assert all(end >= start for _, start, end in node.stages)
+
+
+def test_cameras_looked_at_at_once_say_the_same_from_sessions_of_their_own(tmp_path: Path) -> None:
+    frames = {c.name: sample(CameraFrame(image=image)) for c, image in ((FRONT, BRIGHT), (LEFT, DARK), (RIGHT, BRIGHT))}
+    found = []
+    for at_once in (False, True):
+        node = make_node(tmp_path, at_once=at_once)
+        assert len({id(detector.session) for detector in node.detectors.values()}) == (3 if at_once else 1)
+        for _ in range(2):
+            found.append(encode("detections", step(node, **frames, vehicle_state=sample(VehicleState()))))
+            assert [stage[0] for stage in node.stages[::2]] == [f"infer_{name}" for name in frames]
+        node.close()
+    assert len(set(found)) == 1
 
 
 def test_node_without_a_side_camera_stays_valid_and_says_so(tmp_path: Path) -> None:

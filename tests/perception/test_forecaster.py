@@ -130,6 +130,7 @@ def test_wrong_input_is_named() -> None:
 def test_names_are_looked_up(tmp_path: Path) -> None:
     assert load_forecaster("none") is None
     assert isinstance(load_forecaster("cv"), ConstantVelocity)
+    assert (load_forecaster("cv").futures, load_forecaster("cv1").futures) == (6, 1)
     assert isinstance(load_forecaster("kalman"), Kalman)
     with pytest.raises(BundleError, match="no such bundle"):
         load_forecaster(tmp_path / "nothing")

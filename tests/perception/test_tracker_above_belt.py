@@ -11,7 +11,7 @@ from visuomotor.messages.camera import CameraModel, load_camera
 from visuomotor.messages.schema import ArmState, Detections, Header, Tracks, Truth
 from visuomotor.perception.empty import no_detections
 from visuomotor.perception.node import create
-from visuomotor.perception.robot_pose import RobotPose, fill_line, find_hidden, read_pose
+from visuomotor.perception.robot_pose import RobotPose, fill_line, find_hidden, hidden_share, read_pose
 from visuomotor.perception.tasks import get_perception
 from visuomotor.perception.tracker import Tracker
 from visuomotor.perception.truth_node import truth_tracks
@@ -99,6 +99,65 @@ def test_a_part_under_the_arm_goes_on_with_the_belt(top: CameraModel) -> None:
     assert lived_s == pytest.approx(BELT.tracker.unseen_max_s, abs=0.11)
 
 
+def test_half_a_part_beside_the_hand_moves_its_track_little(top: CameraModel) -> None:
+    off = {}
+    for name, robot in (("hand", hand_over(0.47, 0.19)), ("nothing", AWAY)):
+        tracker = Tracker([top], BELT)
+        for k in range(12):
+            tracker.update(seen((0.5, 0.2, 0.3)), AWAY, 0.1 * k)
+        for k in range(12, 18):  # what is left to see of it leans away from the hand
+            tracks = tracker.update(seen((0.512, 0.2, 0.9)), robot, 0.1 * k)
+        assert tracks.track_id.tolist() == [1]
+        off[name] = tracks.odom_position_m[0, 0] - 0.5, tracks.odom_heading_rad[0] - 0.3
+    assert np.all(np.array(off["hand"]) < (0.006, 0.3))
+    assert np.all(np.array(off["nothing"]) > (0.010, 0.4))
+
+
+def test_a_belt_that_stops_is_followed_and_one_that_runs_is_known_well(top: CameraModel) -> None:
+    rng = np.random.default_rng(2)
+    tracker = Tracker([top], BELT)
+    y, speed = 0.6, -0.25
+    for k in range(45):
+        speed = min(speed + 0.05 * (k > 20), 0.0)
+        y += 0.1 * speed
+        measured = np.array([0.5, y]) + 0.002 * rng.normal(size=2)
+        tracks = tracker.update(seen((*measured, 0.3)), AWAY, 0.1 * k)
+        if k >= 2:
+            assert tracks.track_id.tolist() == [1]
+            assert np.hypot(*(tracks.odom_position_m[0] - (0.5, y))) < 0.02
+        if 15 <= k <= 20 or k > 35:  # at one speed
+            assert np.hypot(*(tracks.odom_velocity_mps[0] - (0.0, speed))) < 0.012
+
+
+@pytest.mark.parametrize(
+    ("other", "class_id", "follows"),
+    [
+        ((0.4, 0.8), BLOCK, True),
+        ((0.4, 0.8), CYLINDER, True),  # it may roll, but all that it tells is a change
+        (None, BLOCK, False),
+        ((0.2, 0.4), BLOCK, False),  # in a bin beside the belt
+    ],
+)
+def test_a_part_under_the_hand_stops_with_those_that_are_seen_to(top: CameraModel, other, class_id, follows) -> None:
+    tracker = Tracker([top], BELT)
+    y, speed, hand = 0.55, SPEED_MPS, AWAY
+    for k in range(30):
+        speed = min(speed + 0.05 * (k > 16), 0.0)
+        y += 0.1 * speed
+        if k == 14:  # from now on the hand hides it
+            hand = hand_over(0.5, y - 0.03)
+        found = [(0.5, y, 0.3)] if k < 14 else []
+        classes = [BLOCK] * len(found)
+        if other is not None:
+            away = y - 0.55 if other[0] > 0.34 else 0.0
+            found, classes = [*found, (other[0], other[1] + away, 0.0)], [*classes, class_id]
+        detections = seen(*found)
+        detections.class_id = np.array(classes, np.int32)
+        tracks = tracker.update(detections, hand, 0.1 * k)
+    off = np.abs(tracks.odom_position_m[tracks.track_id == 1][:, 1] - y)
+    assert [bool(o < 0.01) for o in off] == ([True] if follows else [False] * len(off))  # False: it may be gone
+
+
 def test_a_part_that_left_the_picture_is_kept_for_a_second(top: CameraModel) -> None:
     tracker = Tracker([top], BELT)
     y = ride(tracker, 20, y=0.05)
@@ -154,6 +213,15 @@ def test_limbs_hide_what_is_behind_them_in_the_picture(top: CameraModel) -> None
     assert hidden.tolist() == [True, False, False]
     assert not find_hidden(top, ground, np.zeros((0, 3)), 0.08).any()
     assert find_hidden(top, np.zeros((0, 2)), hand_over(0.5, 0.2).limbs_m, 0.08).shape == (0,)
+
+
+def test_what_limbs_hide_of_a_footprint_is_a_share(top: CameraModel) -> None:
+    place = np.array([[0.5, 0.2], [0.5, 0.255], [0.5, 0.5]])
+    share = hidden_share(top, place, np.full((3, 2), 0.06), hand_over(0.5, 0.2).limbs_m, 0.07)
+    assert share[[0, 2]].tolist() == [1.0, 0.0]
+    assert 0.1 < share[1] < 0.9
+    assert hidden_share(top, place, np.full((3, 2), 0.06), np.zeros((0, 3)), 0.07).tolist() == [0.0, 0.0, 0.0]
+    assert hidden_share(top, place[:0], np.zeros((0, 2)), hand_over(0.5, 0.2).limbs_m, 0.07).shape == (0,)
 
 
 def test_an_arm_stands_where_it_is_and_says_what_of_it_is_in_the_way() -> None:
