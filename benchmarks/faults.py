@@ -270,8 +270,8 @@ def is_disturbed(record: dict[str, Any]) -> bool:
     if record["row"] == "kill_world":  # nothing is driven that could be disturbed, and its last tick is that before
         return False
     world_hz = record.get("world_hz")
-    jump = re.match(r"world=clock:([+-]\d+)s", record["fault"] or "")
-    if world_hz and jump:  # its rate is of its own clock
+    jump = re.match(r"world=clock:\+(\d+)s", record["fault"] or "")
+    if world_hz and jump:  # its rate is of its own clock, which made the run longer
         ticks = 10.0 * DURATION_S
         world_hz = ticks / (ticks / world_hz - float(jump[1]))
     slow = world_hz is not None and world_hz < LEAST_HZ
