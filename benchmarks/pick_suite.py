@@ -12,9 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from suite_rows import ROOT, Rows
 
 from visuomotor.launch.evaluate.score import Score, paired_by_seed, paired_ratio
+from visuomotor.launch.evaluate.statistics import Estimate, paired_shares
 
 POLICY = str(ROOT / "models" / "pick-policy")
 
@@ -65,7 +67,7 @@ def table(scores: Mapping[str, Score]) -> str:
             binned = paired_ratio(scores[ours], scores[theirs], BINNED)
             pace = paired_by_seed(scores[ours], scores[theirs], "picks_per_minute")
             lines.append(f"| {ours} - {theirs} | {binned.n} | {binned.as_points()} | {pace.as_number()} |")
-    return "\n".join([*lines, "", *group_table(scores)]) + "\n"
+    return "\n".join([*lines, "", *group_table(scores), "", *paired_table(scores)]) + "\n"
 
 
 def group_table(scores: Mapping[str, Score]) -> Sequence[str]:
@@ -79,6 +81,34 @@ def group_table(scores: Mapping[str, Score]) -> Sequence[str]:
         cells = [s.summary[start + group].as_percent() if start + group in s.summary else "" for s in scores.values()]
         lines.append(f"| {group} | " + " | ".join(cells) + " |")
     return lines
+
+
+def paired_table(scores: Mapping[str, Score]) -> Sequence[str]:
+    """The same groups for each pair of rows: differences in points over the shifts that both have."""
+    pairs = [(ours, theirs) for ours, theirs in PAIRS if ours in scores and theirs in scores]
+    groups = sorted(
+        {group for score in scores.values() for row in score.episodes for group in row.get("binned_by", ())}
+    )
+    if not pairs or not groups:
+        return []
+    lines = [
+        "| parts binned, points | " + " | ".join(f"{a} - {b}" for a, b in pairs) + " |",
+        "|---" * (len(pairs) + 1) + "|",
+    ]
+    for group in groups:
+        cells = [paired_group(scores[ours], scores[theirs], group) for ours, theirs in pairs]
+        lines.append(
+            f"| {group} | " + " | ".join("" if cell.mean != cell.mean else cell.as_points() for cell in cells) + " |"
+        )
+    return lines
+
+
+def paired_group(ours: Score, theirs: Score, group: str) -> Estimate:
+    """Difference of the share of a group's parts that were binned, over the seeds that both have."""
+    counts = [{row["seed"]: row["binned_by"].get(group, (0, 0)) for row in score.episodes} for score in (ours, theirs)]
+    seeds = sorted(counts[0].keys() & counts[1].keys())
+    a, b = (np.array([count[seed] for seed in seeds], float) for count in counts)
+    return paired_shares(a[:, 0], a[:, 1], b[:, 0], b[:, 1])
 
 
 SUITE = Rows(
