@@ -10,6 +10,7 @@ forecaster replaced: ``none`` is 'where the part is now', ``cv1`` goes on at its
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -98,7 +99,7 @@ def paired_table(scores: Mapping[str, Score]) -> Sequence[str]:
     for group in groups:
         cells = [paired_group(scores[ours], scores[theirs], group) for ours, theirs in pairs]
         lines.append(
-            f"| {group} | " + " | ".join("" if cell.mean != cell.mean else cell.as_points() for cell in cells) + " |"
+            f"| {group} | " + " | ".join("" if math.isnan(cell.mean) else cell.as_points() for cell in cells) + " |"
         )
     return lines
 

@@ -1,13 +1,12 @@
 """Multi-camera, multi-object tracking in metric ``odom_`` coordinates: detections of one tick in, tracks out.
 
 Birth, confirmation, coasting through occlusion and blind angles, and death are here; the filter is in ``kalman``, the
-matching in ``association``.
+matching in ``association``, the arrays in ``track_bank``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -18,66 +17,10 @@ from visuomotor.perception.association import MANOEUVRE_SQUARE, TRACK_GATE_SQUAR
 from visuomotor.perception.motion import FORBIDDEN, TrackerConfig
 from visuomotor.perception.robot_pose import RobotPose, find_hidden, hidden_share
 from visuomotor.perception.tasks import PerceptionTask
+from visuomotor.perception.track_bank import Measured, TrackBank
 
 CLEAR_SHARE = 0.05  # in plain view: the robot's own limbs hide less of it
 SETTLED_HITS = 5  # detections after which a track's velocity is known
-
-
-@dataclass
-class _Bank:
-    """All tracks, struct of arrays over N."""
-
-    id: np.ndarray
-    state: np.ndarray  # [N, 4] x, y, vx, vy
-    covariance: np.ndarray  # [N, 4, 4] of what goes on as it did
-    loose: np.ndarray  # [N, 4, 4] of what may have done anything since it was seen
-    heading: np.ndarray  # [N, 2] unit vector
-    size: np.ndarray  # [N, 2]
-    votes: np.ndarray  # [N, classes]
-    score: np.ndarray
-    evidence: np.ndarray
-    hits: np.ndarray
-    confirmed: np.ndarray
-    born_s: np.ndarray
-    seen_s: np.ndarray
-    missed_s: np.ndarray
-
-    @classmethod
-    def empty(cls, classes: int) -> _Bank:
-        return cls(
-            np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros((0, 4, 4)), np.zeros((0, 4, 4)), np.zeros((0, 2)),
-            np.zeros((0, 2)), np.zeros((0, classes)), np.zeros(0), np.zeros(0), np.zeros(0, np.int64),
-            np.zeros(0, bool), np.zeros(0), np.zeros(0), np.zeros(0),
-        )  # fmt: skip
-
-    def __len__(self) -> int:
-        return len(self.id)
-
-    def keep(self, mask: np.ndarray) -> None:
-        for field in fields(self):
-            setattr(self, field.name, getattr(self, field.name)[mask])
-
-    def extend(self, other: _Bank) -> None:
-        for field in fields(self):
-            setattr(self, field.name, np.concatenate([getattr(self, field.name), getattr(other, field.name)]))
-
-    @property
-    def class_id(self) -> np.ndarray:
-        return self.votes.argmax(1)
-
-
-@dataclass
-class _Measured:
-    """Merged detections of one tick in ``odom_``."""
-
-    position: np.ndarray
-    covariance: np.ndarray
-    class_id: np.ndarray
-    score: np.ndarray
-    heading_rad: np.ndarray
-    size: np.ndarray
-    votes: np.ndarray
-    hidden: np.ndarray  # share of it that the robot's own limbs hide
 
 
 class Tracker:
@@ -111,7 +54,7 @@ class Tracker:
 
     def reset(self) -> None:
         """Forget all tracks; ids start at 1 again."""
-        self._bank = _Bank.empty(self._motion.class_count)
+        self._bank = TrackBank.empty(self._motion.class_count)
         self._next_id = 1
         self._t_s: float | None = None
 
@@ -138,7 +81,7 @@ class Tracker:
         self._bury(robot, t_s)
         return self._report(detections.cameras, robot, t_s)
 
-    def _measure(self, detections: Detections, robot: RobotPose) -> _Measured:
+    def _measure(self, detections: Detections, robot: RobotPose) -> Measured:
         used = np.flatnonzero(
             (detections.score >= self.config.score_keep) & np.isfinite(detections.ego_position_m).all(1)
         )
@@ -175,7 +118,7 @@ class Tracker:
             votes[first] += votes[other]
             score[first] = 1 - (1 - score[first]) * (1 - score[other])
         columns = position, covariance, class_id, score, heading, size, votes, hidden
-        return _Measured(*(column[lead] for column in columns))
+        return Measured(*(column[lead] for column in columns))
 
     def _hidden_shares(
         self, detections: Detections, used: np.ndarray, size_m: np.ndarray, robot: RobotPose
@@ -211,7 +154,7 @@ class Tracker:
             noise = np.square(self._steady_mps2[classes])[:, None, None] * np.eye(2)
             _, bank.covariance = kalman.predict(before, bank.covariance, noise, dt_s)
 
-    def _associate(self, measured: _Measured) -> tuple[np.ndarray, np.ndarray]:
+    def _associate(self, measured: Measured) -> tuple[np.ndarray, np.ndarray]:
         bank = self._bank
         if not len(bank) or not len(measured.score):
             empty = np.zeros(0, np.int64)
@@ -224,7 +167,7 @@ class Tracker:
         cost[square > TRACK_GATE_SQUARE] = FORBIDDEN
         return association.assign(cost, FORBIDDEN / 2)
 
-    def _update_hits(self, measured: _Measured, rows: np.ndarray, columns: np.ndarray, t_s: float) -> None:
+    def _update_hits(self, measured: Measured, rows: np.ndarray, columns: np.ndarray, t_s: float) -> None:
         if not len(rows):
             return
         bank, config = self._bank, self.config
@@ -260,7 +203,7 @@ class Tracker:
         length = np.hypot(heading[:, 0], heading[:, 1])
         bank.heading[rows] = np.where(length[:, None] > 1e-3, heading / np.maximum(length, 1e-3)[:, None], seen)
 
-    def _fuse(self, measured: _Measured, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    def _fuse(self, measured: Measured, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Take in what was measured; by how much that moved the states [R, 4] from where they were expected."""
         bank = self._bank
         expected, prior = bank.state[rows], bank.covariance[rows]
@@ -377,7 +320,7 @@ class Tracker:
             visible |= inside & ~(hidden & bank.confirmed[None]).any(1)
         return visible
 
-    def _give_birth(self, measured: _Measured, born: np.ndarray, robot: RobotPose, t_s: float) -> None:
+    def _give_birth(self, measured: Measured, born: np.ndarray, robot: RobotPose, t_s: float) -> None:
         count = int(born.sum())
         if not count:
             return
@@ -396,7 +339,7 @@ class Tracker:
         covariance[:, 2:, 2:] = kalman.direction_covariance(heading_rad, along, across)
         now = np.full(count, t_s)
         self._bank.extend(
-            _Bank(
+            TrackBank(
                 id=np.arange(self._next_id, self._next_id + count),
                 state=np.concatenate([measured.position[born], heading * speed[:, None]], 1),
                 covariance=covariance,

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from visuomotor.control.arm.config import CELL
 from visuomotor.messages.camera import CameraModel, load_camera
 from visuomotor.messages.schema import ArmState, Detections, Header, Tracks, Truth
 from visuomotor.perception.empty import no_detections
@@ -15,6 +16,7 @@ from visuomotor.perception.robot_pose import RobotPose, fill_line, find_hidden, 
 from visuomotor.perception.tasks import get_perception
 from visuomotor.perception.tracker import Tracker
 from visuomotor.perception.truth_node import truth_tracks
+from visuomotor.sim.cell.error_model import LIMB_RADIUS_M
 
 BELT = get_perception("pick")
 CUBE, CYLINDER, BLOCK = 0, 1, 2
@@ -156,6 +158,12 @@ def test_a_part_under_the_hand_stops_with_those_that_are_seen_to(top: CameraMode
         tracks = tracker.update(detections, hand, 0.1 * k)
     off = np.abs(tracks.odom_position_m[tracks.track_id == 1][:, 1] - y)
     assert [bool(o < 0.01) for o in off] == ([True] if follows else [False] * len(off))  # False: it may be gone
+
+
+def test_the_row_of_the_task_and_the_cell_mean_the_same_belt_and_arm() -> None:
+    low, high = zip(CELL.belt_x_m, CELL.belt_y_m, strict=True)
+    assert BELT.motion.belt_m == (*low, *high)
+    assert BELT.tracker.limb_radius_m == LIMB_RADIUS_M
 
 
 def test_a_part_that_left_the_picture_is_kept_for_a_second(top: CameraModel) -> None:
