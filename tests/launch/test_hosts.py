@@ -64,6 +64,14 @@ def wait_for(condition: Callable[[], object], what: str, timeout_s: float = 60.0
         select.select([], [], [], 0.02)  # leaves the cores to the nodes
 
 
+def runs(process: psutil.Process) -> bool:
+    """Whether it has not ended: one that nobody has waited for yet, an orphan above all, has."""
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
 class Join:
     """``visuomotor join`` as the process of another host."""
 
@@ -230,7 +238,7 @@ def test_when_one_side_is_killed_no_process_stays_on_either(
         process_group=0,
     )
     wait_for(lambda: (run_dir / "moving").exists() or launch.poll() is not None, "the car to move", 120.0)
-    nodes = [p for p in psutil.Process(launch.pid).children() if p.is_running()]
+    nodes = [p for p in psutil.Process(launch.pid).children() if runs(p)]
     assert len(nodes) == 3
     assert len(other.nodes()) == 1
     if victim == "join":
@@ -247,7 +255,7 @@ def test_when_one_side_is_killed_no_process_stays_on_either(
         wait_for(lambda: "car was silent for" in other.said(), "the other host to notice")
         assert other.process.poll() is None
     wait_for(lambda: not other.nodes(), "the nodes of the other host to end")
-    wait_for(lambda: not any(p.is_running() for p in nodes), "the nodes of this host to end")
+    wait_for(lambda: not any(runs(p) for p in nodes), "the nodes of this host to end")
 
 
 def test_what_is_wrong_with_the_hosts_is_named(tmp_path: Path, profile_file: Path) -> None:
