@@ -66,6 +66,7 @@ class TrackerConfig(msgspec.Struct, frozen=True, kw_only=True):
     edge_margin_px: float = 6.0  # of the picture of a camera that looks down
     limb_radius_m: float = 0.07  # of the robot's own limbs, which hide what they are before
     hidden_sigma: float = 6.0  # a detection of what they hide the whole of is off by so many times more
+    hidden_turn_sigma: float = 2.0  # and so is its heading by so many times
     duplicate_m: float = 0.5  # of the merge radius: two tracks this close are one
     measurement_floor_m: float = 0.15
     traffic_speed_share: float = 0.7  # birth speed of a vehicle that heads our way, as a share of ours

@@ -18,6 +18,7 @@ class TrackBank:
     heading: np.ndarray  # [N, 2] unit vector
     size: np.ndarray  # [N, 2]
     votes: np.ndarray  # [N, classes]
+    plain: np.ndarray  # sum of the weights of the readings that heading and size come from
     score: np.ndarray
     evidence: np.ndarray
     hits: np.ndarray
@@ -31,8 +32,8 @@ class TrackBank:
         """No tracks yet."""
         return cls(
             np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros((0, 4, 4)), np.zeros((0, 4, 4)), np.zeros((0, 2)),
-            np.zeros((0, 2)), np.zeros((0, classes)), np.zeros(0), np.zeros(0), np.zeros(0, np.int64),
-            np.zeros(0, bool), np.zeros(0), np.zeros(0), np.zeros(0),
+            np.zeros((0, 2)), np.zeros((0, classes)), np.zeros(0), np.zeros(0), np.zeros(0),
+            np.zeros(0, np.int64), np.zeros(0, bool), np.zeros(0), np.zeros(0), np.zeros(0),
         )  # fmt: skip
 
     def __len__(self) -> int:
@@ -66,3 +67,4 @@ class Measured:
     size: np.ndarray
     votes: np.ndarray
     hidden: np.ndarray  # share of it that the robot's own limbs hide
+    plain: np.ndarray  # weight of its heading and size: 1 in plain view

@@ -117,7 +117,8 @@ class Tracker:
             position[first] = covariance[first] @ (a @ position[first] + b @ position[other])
             votes[first] += votes[other]
             score[first] = 1 - (1 - score[first]) * (1 - score[other])
-        columns = position, covariance, class_id, score, heading, size, votes, hidden
+        plain = 1.0 / np.square(1.0 + self.config.hidden_turn_sigma * hidden)
+        columns = position, covariance, class_id, score, heading, size, votes, hidden, plain
         return Measured(*(column[lead] for column in columns))
 
     def _hidden_shares(
@@ -178,10 +179,11 @@ class Tracker:
         score = measured.score[columns]
         bank.votes[rows] = 0.95 * bank.votes[rows] + measured.votes[columns]
         bank.hits[rows] += 1
-        rate = np.maximum(1.0 / bank.hits[rows], 0.15)
-        bank.score[rows] += np.maximum(rate, 0.3) * (score - bank.score[rows])
-        plain = 1.0 - measured.hidden[columns]  # half an object says little of how long it is and which way it lies
-        bank.size[rows] += (plain * rate)[:, None] * (measured.size[columns] - bank.size[rows])
+        bank.score[rows] += np.maximum(1.0 / bank.hits[rows], 0.3) * (score - bank.score[rows])
+        plain = measured.plain[columns]  # half an object says little of how long it is and which way it lies
+        bank.plain[rows] += plain
+        rate = plain / bank.plain[rows]  # of a mean in which each reading has its weight
+        bank.size[rows] += np.maximum(rate, 0.15 * plain)[:, None] * (measured.size[columns] - bank.size[rows])
         bank.evidence[rows] += score
         bank.seen_s[rows], bank.missed_s[rows] = t_s, 0.0
         bank.confirmed[rows] |= (bank.evidence[rows] >= config.evidence) & (bank.hits[rows] >= 2)
@@ -193,7 +195,7 @@ class Tracker:
         self._turn_alike(seen, heading, bank.class_id[rows])
         backwards = (seen * heading).sum(1) < 0  # a flipped reading of a settled track
         seen[backwards & (bank.hits[rows] > 3) & self._is_vehicle[bank.class_id[rows]]] *= -1
-        heading = heading + (plain * np.maximum(rate, 0.25))[:, None] * (seen - heading)
+        heading = heading + np.maximum(rate, 0.25 * plain)[:, None] * (seen - heading)
         velocity = bank.state[rows, 2:]
         speed = np.hypot(velocity[:, 0], velocity[:, 1])
         sigma = np.sqrt(np.trace(bank.covariance[rows, 2:, 2:], axis1=1, axis2=2))
@@ -347,6 +349,7 @@ class Tracker:
                 heading=heading,
                 size=measured.size[born],
                 votes=measured.votes[born],
+                plain=measured.plain[born],
                 score=measured.score[born],
                 evidence=measured.score[born],
                 hits=np.ones(count, np.int64),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 OPEN = 0.5  # as far from the border as what closes: a network in doubt between the two must not lean to one
 LEAST_WIDTH_M, MOST_WIDTH_M = 0.022, 0.074  # of what can be held: wider than closed fingers, narrower than open ones
 HOLDING_FORCE_N = 10.0
+BACK_OUT = (0.0, 0.0, 0.6, 0.0, OPEN)  # straight up
 
 
 def close_for(bin_index: np.ndarray, bins: int) -> np.ndarray:
@@ -42,6 +43,7 @@ class Hand:
     closing: np.ndarray  # [B] bool, the last command closes
     holding: np.ndarray  # [B] bool, and something keeps the fingers apart
     empty: np.ndarray  # [B] bool, and they have met: nothing was there
+    jammed: np.ndarray  # [B] bool, and something wider than the hand keeps them where they are
     bin_index: np.ndarray  # [B] where to, as long as the hand is closing
     bin_m: np.ndarray  # [B, 3] that bin
 
@@ -53,23 +55,27 @@ class Hand:
         width = inputs.gripper_width_m
         bins = inputs.bin_m.shape[1]
         index = bin_of(grip, bins)
-        fits = (width > LEAST_WIDTH_M) & (width < MOST_WIDTH_M)
+        pressing = closing & (inputs.gripper_force_n > HOLDING_FORCE_N)
         return cls(
             closing=closing,
-            holding=closing & fits & (inputs.gripper_force_n > HOLDING_FORCE_N),
+            holding=pressing & (width > LEAST_WIDTH_M) & (width < MOST_WIDTH_M),
             empty=closing & (width <= LEAST_WIDTH_M),
+            jammed=pressing & (width >= MOST_WIDTH_M),
             bin_index=index,
             bin_m=inputs.bin_m[np.arange(inputs.count), index],
         )
 
 
 def settle(action_norm: np.ndarray, inputs: ArmInputs) -> np.ndarray:
-    """The action [B, 5] as it takes effect and is remembered: a hand that holds something keeps to its bin.
+    """The action [B, 5] as it takes effect and is remembered.
 
-    On its way from "close for the last bin" to "open" a network's number passes those of all bins between them.
+    A hand that holds something keeps to its bin: on its way from "close for the last bin" to "open" a network's number
+    passes those of all bins between them. A hand that is jammed over a part lets go and rises, to look again: under it
+    nothing changes, so whoever has closed there once would go on closing.
     """
     hand = inputs.hand
     action = np.array(action_norm, np.float32)
     keeps = hand.holding & (action[:, 4] <= 0.0)
     action[keeps, 4] = close_for(hand.bin_index[keeps], inputs.bin_m.shape[1])
+    action[hand.jammed] = BACK_OUT
     return action

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -165,14 +165,15 @@ def test_bad_frames_on_the_can_bus_stop_the_car(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_supervisor_that_is_killed_leaves_a_car_at_rest_and_no_process(tmp_path: Path) -> None:
+def test_a_supervisor_that_is_killed_leaves_a_car_at_rest_and_no_process(
+    tmp_path: Path, outlast: Callable[[Sequence[psutil.Process]], list[psutil.Process]]
+) -> None:
     score = tmp_path / "score.json"
     command = [sys.executable, "-m", "visuomotor.launch.cli", "launch", *TOY, "--inject", "supervisor=kill@1s"]
     done = subprocess.run([*command, "--run-dir", str(tmp_path / "run"), "--json", str(score)], capture_output=True)
     assert done.returncode == -9
     nodes = [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or [])]
-    _, left = psutil.wait_procs(nodes, timeout=60)
-    assert not left
+    assert outlast(nodes) == []
     record = json.loads((tmp_path / "run" / "orphaned.json").read_text())
     assert (record["fault_node"], record["collision"]) == ("supervisor", False)
     assert record["fault_speed_mps"] > 3.0

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from visuomotor.messages.run_directory import RunDirectory
 from visuomotor.messages.schema import Episode, NodeHealth, Truth
 
 NODES = Path(__file__).parent / "nodes"
+Outlast = Callable[[Sequence[psutil.Process]], list[psutil.Process]]
 CAR, GPU_BOX = (f"127.{os.getpid() >> 8 & 127}.{os.getpid() & 255}.{number}" for number in (11, 12))
 PATIENCE_S = 20.0  # silence of a host that counts as its end: a busy machine is no dead one
 
@@ -62,14 +63,6 @@ def wait_for(condition: Callable[[], object], what: str, timeout_s: float = 60.0
     while not condition():
         assert time.monotonic() < deadline, f"waited {timeout_s} s for {what}"
         select.select([], [], [], 0.02)  # leaves the cores to the nodes
-
-
-def runs(process: psutil.Process) -> bool:
-    """Whether it has not ended: one that nobody has waited for yet, an orphan above all, has."""
-    try:
-        return bool(process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
 
 
 class Join:
@@ -225,7 +218,7 @@ def test_a_host_that_falls_silent_is_named_and_the_car_brakes(
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["join", "launch"])
 def test_when_one_side_is_killed_no_process_stays_on_either(
-    profile_file: Path, tmp_path: Path, join: Callable[..., Join], victim: str
+    profile_file: Path, tmp_path: Path, join: Callable[..., Join], outlast: Outlast, victim: str
 ) -> None:
     write_profile(tmp_path, silent_s=3.0)
     other, run_dir = join(), tmp_path / "run"
@@ -238,7 +231,7 @@ def test_when_one_side_is_killed_no_process_stays_on_either(
         process_group=0,
     )
     wait_for(lambda: (run_dir / "moving").exists() or launch.poll() is not None, "the car to move", 120.0)
-    nodes = [p for p in psutil.Process(launch.pid).children() if runs(p)]
+    nodes = psutil.Process(launch.pid).children()
     assert len(nodes) == 3
     assert len(other.nodes()) == 1
     if victim == "join":
@@ -255,7 +248,7 @@ def test_when_one_side_is_killed_no_process_stays_on_either(
         wait_for(lambda: "car was silent for" in other.said(), "the other host to notice")
         assert other.process.poll() is None
     wait_for(lambda: not other.nodes(), "the nodes of the other host to end")
-    wait_for(lambda: not any(runs(p) for p in nodes), "the nodes of this host to end")
+    assert outlast(nodes) == []
 
 
 def test_what_is_wrong_with_the_hosts_is_named(tmp_path: Path, profile_file: Path) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -349,7 +349,9 @@ sys.stdin.read()
 
 
 @pytest.mark.parametrize("stopped", [False, True], ids=["running", "stopped"])
-def test_no_orphan_when_the_supervisor_is_killed(stopped: bool) -> None:
+def test_no_orphan_when_the_supervisor_is_killed(
+    stopped: bool, outlast: Callable[[Sequence[psutil.Process]], list[psutil.Process]]
+) -> None:
     with RunDirectory() as directory:
         place = msgspec.json.encode(RunPlace(str(directory.sockets), "run", "lockstep")).decode()
         parent = subprocess.Popen(
@@ -372,11 +374,10 @@ def test_no_orphan_when_the_supervisor_is_killed(stopped: bool) -> None:
             children[0].suspend()
         parent.kill()
         parent.communicate()
-        _, alive = psutil.wait_procs(children[1:] if stopped else children, timeout=TIMEOUT_S)
-        assert alive == []
+        assert outlast(children[1:] if stopped else children) == []
         if stopped:
             children[0].resume()
-            assert psutil.wait_procs(children, timeout=TIMEOUT_S)[1] == []
+            assert outlast(children) == []
         coordinator.close()
 
 

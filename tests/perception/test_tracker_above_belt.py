@@ -232,6 +232,31 @@ def test_what_limbs_hide_of_a_footprint_is_a_share(top: CameraModel) -> None:
     assert hidden_share(top, place[:0], np.zeros((0, 2)), hand_over(0.5, 0.2).limbs_m, 0.07).shape == (0,)
 
 
+def turn_of(tracks: Tracks) -> float:
+    return float((tracks.odom_heading_rad[0] + np.pi / 2) % np.pi - np.pi / 2)  # a block is the same after half a turn
+
+
+def test_of_readings_that_the_arm_hides_alike_the_first_weighs_no_more_than_the_others(top: CameraModel) -> None:
+    """The hand stands above a part from the start, and the first look at it is 1.2 rad off."""
+    tracker = Tracker([top], BELT)
+    over = hand_over(0.5, 0.2)
+    for k in range(12):
+        tracks = tracker.update(seen((0.5, 0.2, 1.0 if k == 0 else -0.2)), over, 0.1 * k)
+    assert turn_of(tracks) == pytest.approx(-0.2, abs=0.15)
+
+
+def test_a_few_readings_that_the_arm_hides_do_not_turn_what_was_in_plain_view(top: CameraModel) -> None:
+    tracker = Tracker([top], BELT)
+    for k in range(10):
+        tracker.update(seen((0.5, 0.2, 0.3)), AWAY, 0.1 * k)
+    for k in range(10, 13):
+        tracks = tracker.update(seen((0.5, 0.2, -0.6)), hand_over(0.5, 0.2), 0.1 * k)
+    assert turn_of(tracks) == pytest.approx(0.3, abs=0.12)
+    for k in range(13, 22):  # and in plain view again it is followed
+        tracks = tracker.update(seen((0.5, 0.2, -0.6)), AWAY, 0.1 * k)
+    assert turn_of(tracks) == pytest.approx(-0.6, abs=0.12)
+
+
 def test_an_arm_stands_where_it_is_and_says_what_of_it_is_in_the_way() -> None:
     points = np.array([[0.0, 0.0, 0.3], [0.4, 0.0, 0.6], [0.5, 0.0, 0.2]], np.float32)
     state = ArmState(

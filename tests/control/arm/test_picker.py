@@ -123,3 +123,19 @@ def test_a_hand_that_holds_a_part_keeps_to_its_bin(make_scene: Make):
     let_go = np.array([[0.0, 0.0, 0.0, 0.0, 0.4]], np.float32)
     np.testing.assert_array_equal(settle(let_go, held), let_go)
     assert way[0, 4] == np.float32(-0.25)
+
+
+def test_a_hand_that_jams_over_a_part_lets_go_and_rises(make_scene: Make):
+    scene = make_scene([])
+    closing = np.array([[0.1, 0.0, -0.2, 0.0, -0.75]], np.float32)
+    jammed = with_hand(scene, 0.082, 20.0, -0.75)
+    assert jammed.hand.jammed.all()
+    assert not jammed.hand.holding.any()
+    (action,) = settle(closing, jammed)
+    assert action[2] > 0.3
+    assert action[4] == OPEN
+    np.testing.assert_array_equal(action[[0, 1, 3]], 0.0)
+    for width, force, grip in ((0.08, 0.0, -0.75), (0.08, 20.0, OPEN), (0.06, 20.0, -0.75)):
+        other = with_hand(scene, width, force, grip)  # about to close, open and touching, holding
+        assert not other.hand.jammed.any()
+        np.testing.assert_array_equal(settle(closing, other)[:, :4], closing[:, :4])
