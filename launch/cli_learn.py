@@ -164,7 +164,7 @@ def eval_detector(
     _need(folder / split / "annotations.json", f"visuomotor render {task} --out {folder}")
     from visuomotor.perception.train.detector_eval import eval_detector
 
-    chosen = bundles or list(dict.fromkeys(_profile(task).perception.detector.values()))
+    chosen = bundles or list(dict.fromkeys(_profile(task).perception.detectors.values()))
     result = eval_detector(chosen, folder, split, limit=limit, device=device.value if device else "auto")
     _print_summary(result["summary"])
     return _write_json(json_file, result)

@@ -48,7 +48,8 @@ def make_table(profile: Profile, *, render: bool | None = None, run_dir: str = "
     source = _make_cameras(profile, run_dir) if profile.task == VEHICLE_KIND else _make_world(profile, frames)
     behind_can = [] if profile.can is None else [_make_can_vehicle(profile, profile.can, run_dir)]
     mode = profile.perception.mode
-    sees = {"real": cameras, "truth": ("truth",), "blind": ()}[mode]
+    looks = profile.perception.detectors or dict.fromkeys(cameras, "")
+    sees = {"real": tuple(c for c in cameras if c in looks), "truth": ("truth",), "blind": ()}[mode]
     return [
         source,
         *behind_can,
@@ -57,8 +58,8 @@ def make_table(profile: Profile, *, render: bool | None = None, run_dir: str = "
             module="visuomotor.perception.node:create",
             config={
                 "task": parts.name,
-                "cameras": profile.camera_files,
-                "detector": profile.perception.detector,
+                "cameras": [f for c, f in zip(cameras, profile.camera_files, strict=True) if c in looks],
+                "detector": profile.perception.detectors,
                 "forecaster": profile.perception.forecaster,
                 "mode": mode,
                 "device": profile.device,

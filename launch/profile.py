@@ -24,6 +24,9 @@ class ProfileError(ValueError):
     """A profile that cannot be used; names the file, the key and what was expected."""
 
 
+NO_DETECTOR = "none"
+
+
 class _Strict(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -32,8 +35,13 @@ class Perception(_Strict):
     """How the road users become known. ``truth`` and ``blind`` are for evaluation only."""
 
     mode: Literal["real", "truth", "blind"] = "real"
-    detector: dict[str, str] = {}  # camera -> bundle
+    detector: dict[str, str] = {}  # camera -> bundle, or "none": shown and recorded, but nobody looks for objects in it
     forecaster: str = "none"  # bundle, "cv", "cv1", "kalman" or "none"
+
+    @property
+    def detectors(self) -> dict[str, str]:
+        """Camera -> bundle of those in which objects are looked for."""
+        return {camera: bundle for camera, bundle in self.detector.items() if bundle != NO_DETECTOR}
 
 
 class Source(_Strict):
@@ -206,6 +214,8 @@ class Profile(_Strict):
         if self.perception.mode == "real" and set(self.perception.detector) != set(self.cameras):
             cameras, detectors = sorted(self.cameras), sorted(self.perception.detector)
             raise ValueError(f"perception.detector: expected one for each of {cameras}, got {detectors}")
+        if self.perception.mode == "real" and not self.perception.detectors:
+            raise ValueError("perception.detector: expected one that looks, got 'none' for every camera")
         if self.task == VEHICLE:
             if self.perception.mode != "real":
                 raise ValueError(f"perception.mode: on a vehicle there is only 'real', got '{self.perception.mode}'")
@@ -304,8 +314,8 @@ class Profile(_Strict):
             return chosen
         folder = Path(text)
         if folder.is_dir() and not (folder / "bundle.json").exists():
-            return {camera: str(folder / Path(bundle).name) for camera, bundle in chosen.items()}
-        return dict.fromkeys(self.cameras, text)
+            return chosen | {c: str(folder / Path(bundle).name) for c, bundle in self.perception.detectors.items()}
+        return {camera: text if chosen.get(camera) != NO_DETECTOR else NO_DETECTOR for camera in self.cameras}
 
 
 def load_profile(path: str | Path) -> Profile:

@@ -94,7 +94,7 @@ def portable_profile(profile: Profile) -> Profile:
 
     seen = profile.perception.model_copy(
         update={
-            "detector": {camera: place(bundle) for camera, bundle in profile.perception.detector.items()},
+            "detector": profile.perception.detector | {c: place(b) for c, b in profile.perception.detectors.items()},
             "forecaster": place(profile.perception.forecaster),
         }
     )

@@ -164,7 +164,7 @@ def check_bundles(profile: Profile) -> dict[str, Bundle]:
     """
     wanted: list[tuple[str, Kind]] = []
     if profile.perception.mode == "real":
-        wanted += [(name, "detector") for name in dict.fromkeys(profile.perception.detector.values())]
+        wanted += [(name, "detector") for name in dict.fromkeys(profile.perception.detectors.values())]
     if profile.perception.forecaster not in BASELINE_FORECASTERS:
         wanted.append((profile.perception.forecaster, "forecaster"))
     if profile.policy not in profile.parts.baseline_policies:

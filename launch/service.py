@@ -110,7 +110,7 @@ def make_service(
 def _check_paths(profile: Profile) -> None:
     """A service has a working directory of its own: nothing of its profile may be found from today's."""
     parts = {"policy": profile.policy, "perception.forecaster": profile.perception.forecaster}
-    parts |= {f"perception.detector.{camera}": name for camera, name in profile.perception.detector.items()}
+    parts |= {f"perception.detector.{camera}": name for camera, name in profile.perception.detectors.items()}
     parts |= {"can.dbc": profile.can.dbc} if profile.can is not None and profile.can.dbc else {}
     for key, value in parts.items():
         from_here = key == "can.dbc" or (Path(value) / META_FILE).is_file()

@@ -36,6 +36,7 @@ class CameraModel(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     ego_yaw_rad: float = 0.0
     ego_pitch_rad: float = 0.0
     ego_roll_rad: float = 0.0
+    on_hand: bool = False  # the mounting is relative to an arm's hand, which moves
 
     @property
     def matrix(self) -> np.ndarray:
@@ -123,6 +124,7 @@ class CameraModel(msgspec.Struct, frozen=True, kw_only=True, dict=True):
                 "ego_yaw_rad": self.ego_yaw_rad,
                 "ego_pitch_rad": self.ego_pitch_rad,
                 "ego_roll_rad": self.ego_roll_rad,
+                **({"on_hand": True} if self.on_hand else {}),
             },
         }
         path.write_text(yaml.safe_dump(data, sort_keys=False))
@@ -179,6 +181,9 @@ def load_camera(path: Path) -> CameraModel:
         numbers(f"mounting.{key}", [mounting.get(key, 0.0)], 1)[0]
         for key in ("ego_yaw_rad", "ego_pitch_rad", "ego_roll_rad")
     )
+    on_hand = mounting.get("on_hand", False)
+    if not isinstance(on_hand, bool):
+        raise ValueError(f"{path}: mounting.on_hand: expected true or false, got {on_hand!r:.200}")
     k1, k2, p1, p2, k3 = numbers("distortion_coefficients.data", section("distortion_coefficients").get("data"), 5)
     return CameraModel(
         name=str(data.get("camera_name", path.stem)),
@@ -193,6 +198,7 @@ def load_camera(path: Path) -> CameraModel:
         ego_yaw_rad=yaw,
         ego_pitch_rad=pitch,
         ego_roll_rad=roll,
+        on_hand=on_hand,
     )
 
 

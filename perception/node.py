@@ -34,6 +34,11 @@ def create(config: dict[str, Any]) -> Node:
     cameras = [_load(camera) for camera in config.get("cameras", ())]
     tuning = read_tuning(config.get("runtime"))
     names = tuple(camera.name for camera in cameras)
+    if moving := [camera.name for camera in cameras if camera.on_hand and mode == "real"]:
+        raise ValueError(
+            f"perception.detector.{moving[0]}: expected 'none': the camera is on the hand, and nothing that it shows "
+            "can be placed without the joints"
+        )
     before: list[Node]
     if mode == "real":
         if not cameras:

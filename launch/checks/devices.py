@@ -49,7 +49,7 @@ def check_models(place: Place) -> list[Check]:
 def _wanted(profile: Profile) -> dict[str, Kind]:
     wanted: dict[str, Kind] = {}
     if profile.perception.mode == "real":
-        wanted |= dict.fromkeys(profile.perception.detector.values(), "detector")
+        wanted |= dict.fromkeys(profile.perception.detectors.values(), "detector")
     if profile.perception.forecaster not in BASELINE_FORECASTERS:
         wanted[profile.perception.forecaster] = "forecaster"
     if profile.policy not in profile.parts.baseline_policies:

@@ -47,7 +47,7 @@ def make_run(profile: Profile) -> SuiteRun:
     """The evaluation of a profile, with the hashes of the bundles it uses."""
     chosen = {"policy": profile.policy, "forecaster": profile.perception.forecaster}
     if profile.perception.mode == "real":
-        chosen |= {f"detector {camera}": path for camera, path in profile.perception.detector.items()}
+        chosen |= {f"detector {camera}": path for camera, path in profile.perception.detectors.items()}
     bundles = {}
     for name, path in chosen.items():
         manifest = Path(path) / "bundle.json"

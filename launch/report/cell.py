@@ -48,6 +48,8 @@ class CellPart:
     ) -> np.ndarray:
         """The frame, enlarged, with detected boxes, tracks by number and yaw, their futures, and the ends of reach."""
         canvas = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
+        if camera.on_hand:  # where it looks is in no message
+            return canvas
         order, forecast = messages.get("order"), messages.get("forecast")
         if isinstance(order, Order):
             x0, y0, x1, y1 = order.base_reach_m

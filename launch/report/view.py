@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import socket
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,7 @@ from visuomotor.launch.report.parts import ReportPart
 from visuomotor.messages.schema import CameraFrame, Command, Detections, Forecast, Message, Tracks
 
 _INSTALL = "the live view needs Rerun: pip install 'visuomotor[viz]'"
+PORT = 9876  # where Rerun's viewers listen
 
 
 class LiveView:
@@ -32,7 +37,7 @@ class LiveView:
         if save is not None:
             rr.save(str(save))
         else:
-            rr.spawn(memory_limit="2GB")
+            find_viewer(rr)
         first, *others = (rrb.Spatial2DView(origin=name) for name in cameras)
         pictures = rrb.Vertical(first, rrb.Horizontal(*others)) if others else first
         plots = rrb.TimeSeriesView(origin="plots")
@@ -103,3 +108,21 @@ class LiveView:
             strips.append(np.column_stack([path, np.full(len(path), self._part.height_m / 7)]))
             colours.append((*palette.FORECAST_RGB, int(60 + 195 * probability)))
         self._rr.log("odom/forecast", self._rr.LineStrips3D(strips, colors=colours))
+
+
+def find_viewer(rr: Any) -> None:
+    """Connect to the viewer that listens on this host, or open one. Raises ValueError where there is no screen."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", PORT), timeout=1.0):
+        rr.connect_grpc(f"rerun+http://127.0.0.1:{PORT}/proxy")
+        return
+    beside = Path(sys.executable).with_name("rerun")  # not on the PATH where the environment is not activated
+    program = str(beside) if beside.exists() else None
+    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        raise ValueError(
+            "--view: there is no screen here (neither DISPLAY nor WAYLAND_DISPLAY is set). Start what shows it in a "
+            f"browser, '{program or 'rerun'} --serve-web --bind 127.0.0.1', open the address it names, and call again"
+        )
+    try:
+        rr.spawn(port=PORT, memory_limit="2GB", executable_path=program)
+    except RuntimeError as error:
+        raise ValueError(f"--view: Rerun's viewer did not start: {str(error).strip().splitlines()[0]}") from error

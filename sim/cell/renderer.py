@@ -7,7 +7,6 @@ Everything is a pure function of the case and the state.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -81,15 +80,14 @@ class _Part:
 class CellRenderer:
     """Draws the cameras of one cell. ``reset`` for each new episode, then ``draw`` at each tick.
 
-    The mounting of a camera in ``on_hand`` is relative to the hand: z along the fingers, y along their travel.
+    The mounting of a camera ``on_hand`` is relative to the hand: z along the fingers, y along their travel.
     """
 
-    def __init__(self, cameras: list[CameraModel], on_hand: Collection[str] = ("camera_wrist",)) -> None:
+    def __init__(self, cameras: list[CameraModel]) -> None:
         names = [camera.name for camera in cameras]
         if len(set(names)) != len(names):
             raise ValueError(f"cameras: expected different names, got {names}")
         self.cameras = list(cameras)
-        self._on_hand = frozenset(on_hand)
         self._lenses = {camera.name: Lens(camera) for camera in cameras}
         self._ground = Ground()
         self._exposure = Exposure(self._lenses)
@@ -177,7 +175,7 @@ class CellRenderer:
 
     def placed(self, camera: CameraModel) -> CameraModel:
         """The camera as it stood in ``base_`` when it was drawn last: where the hand held it, or where it always is."""
-        return mount(camera, self._frames["panda_hand"]) if camera.name in self._on_hand else camera
+        return mount(camera, self._frames["panda_hand"]) if camera.on_hand else camera
 
     # --------------------------------------------------------------------------------------------------------- posing
     def pose(self, worlds: CellState, index: int) -> None:

@@ -292,6 +292,8 @@ def test_pictures_have_the_arm_its_parts_and_what_is_told_beside(shift):
     assert 500 < (drawn != bare).any(axis=2).sum() < 20_000
     frame = shift[30]["camera_top"].image
     assert (part.draw_camera(frame, CAMERA, shift[30], 2.0) != part.draw_camera(frame, CAMERA, {}, 2.0)).any()
+    on_hand = msgspec.structs.replace(CAMERA, on_hand=True)  # where it looks is in no message
+    assert (part.draw_camera(frame, on_hand, shift[30], 2.0) == part.draw_camera(frame, on_hand, {}, 2.0)).all()
     assert part.instruments(shift[50])[0] == "1 of 3 binned, 0 wrong"
     assert part.instruments(shift[50])[-1] == "wanted: red cube, yellow ball"
 
