@@ -1,7 +1,7 @@
 """Multi-camera, multi-object tracking in metric ``odom_`` coordinates: detections of one tick in, tracks out.
 
 Birth, confirmation, coasting through occlusion and blind angles, and death are here; the filter is in ``kalman``, the
-matching in ``association``, the arrays in ``track_bank``.
+matching in ``association``, what a camera has in view in ``field_of_view``, the arrays in ``track_bank``.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from visuomotor.messages.camera import CameraModel
 from visuomotor.messages.schema import Detections, Tracks
 from visuomotor.perception import association, kalman
 from visuomotor.perception.association import MANOEUVRE_SQUARE, TRACK_GATE_SQUARE
+from visuomotor.perception.field_of_view import find_visible, into_ego, lies_inside
 from visuomotor.perception.motion import FORBIDDEN, TrackerConfig
-from visuomotor.perception.robot_pose import RobotPose, find_hidden, hidden_share
+from visuomotor.perception.robot_pose import RobotPose, hidden_share
 from visuomotor.perception.tasks import PerceptionTask
 from visuomotor.perception.track_bank import Measured, TrackBank
 
@@ -269,57 +270,29 @@ class Tracker:
         bank.missed_s[expected] += (dt_s * weight)[expected]
         bank.score[expected] *= 0.93
 
-    def _in_ego(self, robot: RobotPose) -> np.ndarray:
-        """Positions of the tracks [N, 2] in ``ego_``."""
-        c, s = np.cos(robot.yaw_rad), np.sin(robot.yaw_rad)
-        delta = self._bank.state[:, :2] - (robot.x_m, robot.y_m)
-        return np.stack([c * delta[:, 0] + s * delta[:, 1], -s * delta[:, 0] + c * delta[:, 1]], 1)
-
-    def _inside(self, camera: CameraModel, ego_m: np.ndarray) -> np.ndarray:
-        """Positions [N, 2] in ``ego_`` that lie well within a camera's picture: of a level one, within its angle."""
-        if not camera.looks_down:
-            return np.abs(_bearing(camera, ego_m)) < camera.horizontal_fov_rad / 2 - self.config.edge_margin_rad
-        px, depth = camera.project(np.pad(ego_m, ((0, 0), (0, 1))))
-        edge = self.config.edge_margin_px
-        return (depth > 0) & ((px >= edge) & (px <= np.array([camera.width, camera.height]) - edge)).all(1)
-
     def _outside(self, robot: RobotPose) -> np.ndarray:
         """Tracks [N] that are in no camera's picture, alive or dead."""
-        ego = self._in_ego(robot)
+        ego = into_ego(self._bank.state[:, :2], robot)
         outside = np.ones(len(ego), bool)
         for camera in self._cameras.values():
-            outside &= ~self._inside(camera, ego)
+            outside &= ~lies_inside(camera, ego, self.config)
         return outside
 
-    def _in_blind_angle(self, robot: RobotPose) -> np.ndarray:
+    def _in_blind_angle(self, robot: RobotPose, outside: np.ndarray) -> np.ndarray:
         """Vehicles [N] beside the car where no camera, alive or dead, looks."""
-        ego = self._in_ego(robot)
-        blind = self._is_vehicle[self._bank.class_id] & (np.hypot(ego[:, 0], ego[:, 1]) < self.config.blind_range_m)
-        for camera in self._cameras.values():
-            blind &= ~self._inside(camera, ego)
-        return blind & self._bank.confirmed
+        bank = self._bank
+        ego = into_ego(bank.state[:, :2], robot)
+        near = np.hypot(ego[:, 0], ego[:, 1]) < self.config.blind_range_m
+        return self._is_vehicle[bank.class_id] & near & outside & bank.confirmed
 
     def _in_view(self, alive: Sequence[str], robot: RobotPose) -> np.ndarray:
         """Tracks [N] that a living camera should see: inside its field of view and not behind a nearer track."""
-        bank, config = self._bank, self.config
-        ego = self._in_ego(robot)
-        visible = np.zeros(len(bank), bool)
+        bank = self._bank
+        ego = into_ego(bank.state[:, :2], robot)
         half_width = 0.5 * np.where(self._is_vehicle[bank.class_id], bank.size.mean(1), bank.size.min(1))
+        visible = np.zeros(len(bank), bool)
         for name in alive:
-            camera = self._cameras[name]
-            ray = ego - camera.ego_position_m[:2]
-            distance = np.maximum(np.hypot(ray[:, 0], ray[:, 1]), 0.5)
-            bearing = _bearing(camera, ego)
-            inside = self._inside(camera, ego) & ~find_hidden(camera, ego, robot.limbs_m, config.limb_radius_m)
-            if not inside.any():
-                continue
-            if camera.looks_down:  # objects that stand side by side do not hide each other from above
-                visible |= inside
-                continue
-            apart = np.abs(bearing[:, None] - bearing[None])
-            shade = np.arctan2(half_width, distance)
-            hidden = (apart < shade[None]) & (distance[None] < distance[:, None] - half_width[None] - 0.5)
-            visible |= inside & ~(hidden & bank.confirmed[None]).any(1)
+            visible |= find_visible(self._cameras[name], ego, half_width, bank.confirmed, robot, self.config)
         return visible
 
     def _give_birth(self, measured: Measured, born: np.ndarray, robot: RobotPose, t_s: float) -> None:
@@ -369,8 +342,9 @@ class Tracker:
         distance = np.hypot(bank.state[:, 0] - robot.x_m, bank.state[:, 1] - robot.y_m)
         sigma = np.sqrt(np.maximum(bank.loose[:, 0, 0], bank.loose[:, 1, 1]))
         unseen = t_s - bank.seen_s
-        blind = self._in_blind_angle(robot)
-        longest = np.where(self._outside(robot), config.outside_max_s, config.unseen_max_s)
+        outside = self._outside(robot)
+        blind = self._in_blind_angle(robot, outside)
+        longest = np.where(outside, config.outside_max_s, config.unseen_max_s)
         longest = np.where(blind, config.blind_max_s, longest)
         alive = (bank.missed_s <= limit) & (unseen <= longest) & (distance <= config.range_max_m)
         alive &= (sigma <= config.position_sigma_max_m) | (unseen < 0.05) | blind
@@ -413,10 +387,3 @@ class Tracker:
             age_s=(t_s - bank.born_s[chosen]).astype(f32),
             unseen_s=(t_s - bank.seen_s[chosen]).astype(f32),
         )
-
-
-def _bearing(camera: CameraModel, ego_m: np.ndarray) -> np.ndarray:
-    """Bearing [N] of positions in ``ego_`` [N, 2] from the camera's axis, left positive, rad in [-pi, pi)."""
-    ray = ego_m - camera.ego_position_m[:2]
-    bearing = np.arctan2(ray[:, 1], ray[:, 0]) - camera.ego_yaw_rad
-    return (bearing + np.pi) % (2 * np.pi) - np.pi
