@@ -1,38 +1,19 @@
-"""Driving policies behind one protocol: a trained network from its bundle, IDM + MOBIL, and random actions."""
+"""Driving policies: a trained network from its bundle, IDM + MOBIL, and random actions."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
-
-import numpy as np
 
 from visuomotor.control.action import ACTION_SIZE
 from visuomotor.control.baselines import IdmMobilDriver, RandomDriver
+from visuomotor.control.deciding import BaselinePolicy, Policy
 from visuomotor.control.inputs import DriveInputs
 from visuomotor.control.network import Interface, NetworkPolicy
 from visuomotor.control.observation import LAYOUT, observe
 from visuomotor.deploy.runtime.bundle import Bundle, load_bundle
 from visuomotor.deploy.runtime.tuning import Tuning
-from visuomotor.messages.schema import Episode
 
 BASELINES = ("idm", "random")
-
-
-class Policy(Protocol):
-    """Decides the action of one world per tick."""
-
-    name: str
-    provider: str
-
-    def reset(self, episode: Episode) -> None:
-        """Forget the last episode."""
-
-    def act(self, inputs: DriveInputs) -> np.ndarray:
-        """Action, float32 [B, 2] in [-1, 1]."""
-        ...
-
-
 DRIVE = Interface(task="drive", layout=LAYOUT, action_size=ACTION_SIZE, observe=observe)
 
 
@@ -43,43 +24,23 @@ class OnnxPolicy(NetworkPolicy[DriveInputs]):
         super().__init__(bundle, DRIVE, device, threads, tuning)
 
 
-class IdmPolicy:
+class IdmPolicy(BaselinePolicy[DriveInputs]):
     """IDM + MOBIL as a policy."""
 
-    name = "idm"
-    provider = "numpy"
-
     def __init__(self) -> None:
-        self._driver = IdmMobilDriver(1)
-
-    def reset(self, episode: Episode) -> None:
-        """Forget the lane change under way."""
-        self._driver.reset()
-
-    def act(self, inputs: DriveInputs) -> np.ndarray:
-        """Action, float32 [1, 2]."""
-        return self._driver.act(inputs).astype(np.float32)
+        super().__init__("idm", IdmMobilDriver(1))
 
 
-class RandomPolicy:
+class RandomPolicy(BaselinePolicy[DriveInputs]):
     """Uniform actions from the episode's seed."""
 
-    name = "random"
-    provider = "numpy"
-
     def __init__(self) -> None:
-        self._driver = RandomDriver(1)
-
-    def reset(self, episode: Episode) -> None:
-        """Start the stream of the episode."""
-        self._driver.reset(seed=episode.seed)
-
-    def act(self, inputs: DriveInputs) -> np.ndarray:
-        """Action, float32 [1, 2]."""
-        return self._driver.act(inputs).astype(np.float32)
+        super().__init__("random", RandomDriver(1), seeded=True)
 
 
-def load_policy(name: str | Path, device: str = "auto", threads: int = 1, tuning: Tuning | None = None) -> Policy:
+def load_policy(
+    name: str | Path, device: str = "auto", threads: int = 1, tuning: Tuning | None = None
+) -> Policy[DriveInputs]:
     """A baseline by name ("idm", "random") or the policy of a bundle, given by folder or shipped name."""
     if name == "idm":
         return IdmPolicy()

@@ -15,6 +15,7 @@ from visuomotor.control.arm.config import ACTION_SIZE, CELL, CONTROL_PERIOD_S, L
 from visuomotor.control.arm.hand import OPEN, close_for
 from visuomotor.control.arm.inputs import ArmInputs
 from visuomotor.control.arm.targets import FOLLOWED_XY_M, STEPS, Targets
+from visuomotor.control.deciding import RandomActions
 
 
 class PickerGains(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,22 +66,11 @@ class ScriptedPicker:
         return decide(with_constant_velocity(inputs), self.gains)
 
 
-class RandomPicker:
+class RandomPicker(RandomActions[ArmInputs]):
     """Uniform actions, one random stream per cell."""
 
     def __init__(self, count: int = 1, seed: int = 0) -> None:
-        self._streams = [np.random.default_rng([seed, index]) for index in range(count)]
-
-    def reset(self, mask: np.ndarray | None = None, seed: int | None = None) -> None:
-        """Begin a new episode in the cells of the mask (all by default); ``seed`` restarts their streams."""
-        if seed is not None:
-            chosen = range(len(self._streams)) if mask is None else np.flatnonzero(mask)
-            for index in chosen:
-                self._streams[index] = np.random.default_rng([seed, int(index)])
-
-    def act(self, inputs: ArmInputs) -> np.ndarray:
-        """Action [B, 5] in [-1, 1]."""
-        return np.stack([stream.uniform(-1.0, 1.0, ACTION_SIZE) for stream in self._streams])
+        super().__init__(ACTION_SIZE, count, seed)
 
 
 def with_constant_velocity(inputs: ArmInputs) -> ArmInputs:

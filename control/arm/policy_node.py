@@ -10,32 +10,28 @@ import numpy as np
 from visuomotor.control.arm.action import command
 from visuomotor.control.arm.config import ACTION_SIZE, CELL, CLASS_NAMES, JOINTS, LIMITS, REST_RAD
 from visuomotor.control.arm.hand import settle
+from visuomotor.control.arm.inputs import ArmInputs
 from visuomotor.control.arm.messages import inputs_from_messages
-from visuomotor.control.arm.policy import Policy, load_policy
+from visuomotor.control.arm.policy import load_policy
+from visuomotor.control.deciding import DecidingNode, Policy
 from visuomotor.control.network import read_config
-from visuomotor.messages.node import Input, Inputs, Tick
-from visuomotor.messages.schema import ArmState, Episode, Forecast, Header, Message, Order, PolicyCommand, Tracks
+from visuomotor.messages.node import Input, Inputs
+from visuomotor.messages.schema import ArmState, Forecast, Order, Tracks
 
 
-class PolicyNode:
-    """Runs a ``Policy`` once per forecast; its commands are already inside the limits of joints and tool."""
+class PolicyNode(DecidingNode[ArmInputs]):
+    """Its commands are inside the limits of joints and tool; none comes before state and order."""
 
-    name = "policy"
     inputs = (Input("arm_state"), Input("order"), Input("tracks"), Input("forecast", trigger=True))
-    outputs = ("policy_command",)
-    period_s: float | None = None
 
-    def __init__(self, policy: Policy) -> None:
-        self.policy = policy
-        self.provider = policy.provider
-        self._forget()
+    def __init__(self, policy: Policy[ArmInputs]) -> None:
+        super().__init__(policy, ACTION_SIZE)
 
     def _forget(self) -> None:
-        self._action = np.zeros(ACTION_SIZE, np.float32)
+        super()._forget()
         self._sent = np.zeros((1, JOINTS))
 
-    def warm_up(self) -> None:
-        """Decide once at rest over an empty belt, so that the first step is as fast as the rest."""
+    def _rest(self) -> ArmInputs:
         state = ArmState(
             joint_position_rad=np.array(REST_RAD, np.float32),
             joint_velocity_radps=np.zeros(JOINTS, np.float32),
@@ -46,40 +42,24 @@ class PolicyNode:
             bin_index=np.full(len(CLASS_NAMES), -1, np.int32),
             base_bin_m=np.array([[*centre, CELL.bin_size_m[2]] for centre in CELL.bin_centre_m], np.float32),
         )
-        inputs = inputs_from_messages(state, order, None, None)
-        command(self.policy.act(inputs), inputs, self._sent)
-        self.reset(Episode(phase="reset"))
+        return inputs_from_messages(state, order, None, None)
 
-    def reset(self, episode: Episode) -> None:
-        """Forget the last episode."""
-        self.policy.reset(episode)
-        self._forget()
-
-    def step(self, tick: Tick, inputs: Inputs) -> Mapping[str, Message]:
-        """One command, valid when the action is finite and all inputs are right; none before state and order."""
+    def _gather(self, inputs: Inputs) -> ArmInputs | None:
         state = inputs.get_message("arm_state", ArmState)
         order = inputs.get_message("order", Order)
         if state is None or order is None:
-            return {}
-        tracks = inputs.get_message("tracks", Tracks)
-        picking = inputs_from_messages(state, order, tracks, inputs.get_message("forecast", Forecast), self._action)
-        action = self.policy.act(picking)
-        finite = bool(np.isfinite(action).all())
-        action = settle(np.clip(np.nan_to_num(action), -1.0, 1.0), picking)
-        wanted = command(action, picking, self._sent)
-        self._sent = wanted.joint_velocity_radps
-        self._action = action[0]
-        return {
-            "policy_command": PolicyCommand(
-                header=Header(valid=finite and inputs.all_ok()),
-                joint_velocity_radps=tuple(float(value) for value in self._sent[0]),
-                gripper_width_m=float(wanted.gripper_width_m[0]),
-                action_norm=tuple(float(value) for value in action[0]),
-            )
-        }
+            return None
+        tracks, forecast = inputs.get_message("tracks", Tracks), inputs.get_message("forecast", Forecast)
+        return inputs_from_messages(state, order, tracks, forecast, self._action)
 
-    def close(self) -> None:
-        """Nothing to release."""
+    def _settle(self, action: np.ndarray, situation: ArmInputs) -> np.ndarray:
+        return settle(action, situation)
+
+    def _obey(self, action: np.ndarray, situation: ArmInputs) -> Mapping[str, Any]:
+        wanted = command(action, situation, self._sent)
+        self._sent = wanted.joint_velocity_radps
+        joints = tuple(float(value) for value in self._sent[0])
+        return {"joint_velocity_radps": joints, "gripper_width_m": float(wanted.gripper_width_m[0])}
 
 
 def create(config: dict[str, Any]) -> PolicyNode:
