@@ -16,8 +16,10 @@ from visuomotor.deploy.vehicle.can_link import CanLink, open_link
 from visuomotor.messages.camera import CameraModel
 from visuomotor.messages.node import Input, Inputs, Sample, Tick
 from visuomotor.messages.schema import Command, Episode, Header, Message, VehicleState
-from visuomotor.sim import node as world_node
 from visuomotor.sim.drive import DT_S
+from visuomotor.sim.node import WorldNode
+from visuomotor.sim.scenario import SUITES
+from visuomotor.sim.world_node import choose_case, load_cameras
 
 P = TypeVar("P", bound="CanPlantNode")
 COMMAND = "COMMAND"
@@ -32,7 +34,7 @@ class Press(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     for_s: float = 0.5
 
 
-class CanPlantNode(world_node.WorldNode):
+class CanPlantNode(WorldNode):
     """A world whose car obeys COMMAND frames while they say Engaged, and the driver otherwise.
 
     Without a new COMMAND the car's own watchdog rolls on, then brakes, as in ``WorldNode``; an EmergencyStop is obeyed
@@ -121,7 +123,7 @@ def open_plant(kind: type[P], config: Mapping[str, Any]) -> P:
     driver = msgspec.convert(config.get("driver", []), list[Press])
     link = open_link((COMMAND,), config["can"])
     try:
-        return kind(world_node.load_cameras(config), link, driver, **world_node.choose_case(config))
+        return kind(load_cameras(config), link, driver, **choose_case(config, tuple(SUITES)))
     except Exception:
         link.close()
         raise

@@ -8,7 +8,7 @@ over the backdrop; exposure, vignette, blur and noise follow. Everything is a pu
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -106,18 +106,10 @@ class Renderer:
         self._exposure.reset(self._look)
 
     # ------------------------------------------------------------------------------------------------------- drawing
-    def draw(self, worlds: WorldState, index: int = 0, *, timings: Any = None) -> dict[str, np.ndarray]:
-        """Images uint8 [H, W, 3] BGR by camera name, of world ``index`` as it stands.
-
-        ``timings``: a callable that takes the name of a camera when its image is done.
-        """
+    def draw(self, worlds: WorldState, index: int = 0) -> dict[str, np.ndarray]:
+        """Images uint8 [H, W, 3] BGR by camera name, of world ``index`` as it stands."""
         self.pose(worlds, index)
-        images = {}
-        for camera in self.cameras:
-            images[camera.name] = self.draw_camera(worlds, index, camera.name)[0]
-            if timings is not None:
-                timings(camera.name)
-        return images
+        return {camera.name: self.draw_camera(worlds, index, camera.name)[0] for camera in self.cameras}
 
     def draw_labelled(self, worlds: WorldState, index: int = 0) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Images as from ``draw``, and by camera the agent id of every pixel, int32 [H, W], -1 where there is none."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -14,27 +13,14 @@ from visuomotor.control.arm.config import CELL
 from visuomotor.control.arm.kinematics import link_frames
 from visuomotor.control.arm.order import OrderLine, parse_order, to_arrays
 from visuomotor.messages.camera import CameraModel
-from visuomotor.messages.node import Input, Inputs, Tick
-from visuomotor.messages.schema import (
-    ArmState,
-    CameraFrame,
-    Command,
-    EndName,
-    Episode,
-    Header,
-    Message,
-    Operator,
-    Order,
-    Truth,
-)
-from visuomotor.sim.bodies import RENDERER_NAME
-from visuomotor.sim.cell.cell import DT_S, ENDS, MANOEUVRES, CellWorlds
+from visuomotor.messages.node import Input, Inputs
+from visuomotor.messages.schema import ArmState, Command, EndName, Episode, Message, Operator, Order, Truth
+from visuomotor.sim.cell.cell import ENDS, MANOEUVRES, CellWorlds
 from visuomotor.sim.cell.renderer import CellRenderer
-from visuomotor.sim.cell.scenario import SUITES, cell_case
+from visuomotor.sim.cell.scenario import SUITES, CellCase, cell_case
 from visuomotor.sim.cell.sensors import ArmSensors
-from visuomotor.sim.node import choose_case, load_cameras
+from visuomotor.sim.world_node import SimulatedWorld, choose_case, load_cameras, make_header
 
-TOP = "camera_top"
 _BINS_M = np.array([[*centre, CELL.bin_size_m[2]] for centre in CELL.bin_centre_m], np.float32)
 _BELT_M = (CELL.belt_x_m[0], CELL.belt_y_m[0], CELL.belt_x_m[1], CELL.belt_y_m[1])
 _REACH_M = (CELL.belt_x_m[0], CELL.reach_y_m[0], CELL.belt_x_m[1], CELL.reach_y_m[1])
@@ -49,11 +35,10 @@ class OrderChange(msgspec.Struct, frozen=True, kw_only=True):
     lines: tuple[OrderLine, ...]
 
 
-class CellNode:
-    """Publishes ``arm_state``, ``order``, ``truth`` and a frame per camera; obeys ``command`` and orders.
+class CellNode(SimulatedWorld):
+    """Publishes ``arm_state``, ``order``, ``truth`` and a frame per camera; obeys orders, too.
 
-    Tick k carries the state and the frames of time k * 0.1 s. The step that produces it advances the cell from tick
-    k - 1 under the command computed from tick k - 2. When no command comes the watchdog goes on, then stands still.
+    When no command comes the watchdog goes on, then stands still.
 
     Args:
         cameras: Calibrations; without any nothing is drawn.
@@ -64,10 +49,11 @@ class CellNode:
         order_changes: Orders that replace what is still wanted at their time.
     """
 
-    name = "world"
     inputs: tuple[Input, ...] = (Input("command", lag=2), Input("operator", optional=True))
-    period_s: float | None = DT_S
-    provider = RENDERER_NAME
+    services = ("arm_state", "order", "truth")
+    lead = "camera_top"
+    renderer: CellRenderer | None
+    _case: CellCase
 
     def __init__(
         self,
@@ -79,78 +65,46 @@ class CellNode:
         order: Sequence[OrderLine] = (),
         order_changes: Sequence[OrderChange] = (),
     ) -> None:
-        self.cameras = sorted(cameras, key=lambda camera: (camera.name == TOP, camera.name))  # the top one last
-        self.outputs: tuple[str, ...] = ("arm_state", "order", "truth", *(camera.name for camera in self.cameras))
-        self.stages: list[tuple[str, int, int]] = []
         self.watchdog = ArmWatchdog()
         self.worlds = CellWorlds(1)
         self.sensors = ArmSensors(self.worlds)
-        self.renderer = CellRenderer(self.cameras) if self.cameras else None
-        self.max_duration_s = max_duration_s
-        self._warm_up_case = (suite, split)
+        super().__init__(cameras, self.worlds, self.sensors, suite=suite, split=split, max_duration_s=max_duration_s)
         self._order = tuple(order)
         self._order_changes = sorted(order_changes, key=lambda change: change.at_s)
         self._due: list[OrderChange] = []
         self._refused = ""
-        self._steps = 0
 
-    def warm_up(self) -> None:
-        """Draw a first picture of a scene that no episode will see."""
-        self.reset(Episode(phase="reset", suite=self._warm_up_case[0], split=self._warm_up_case[1], seed=0))
-        if self.renderer is not None:
-            self.renderer.draw(self.worlds, 0)
+    def _make_renderer(self) -> CellRenderer:
+        return CellRenderer(self.cameras)
 
-    def reset(self, episode: Episode) -> None:
-        """Build the case that the episode names; ValueError when there is no such suite, split or seed."""
-        case = cell_case(episode.suite, episode.split, episode.seed)
+    def _build(self, episode: Episode) -> None:
+        self._case = cell_case(episode.suite, episode.split, episode.seed)
         if self._order:
-            case = msgspec.structs.replace(case, orders=())
-        self.worlds.reset(0, case)
+            self._case = msgspec.structs.replace(self._case, orders=())
+        self.worlds.reset(0, self._case)
         if self._order:
             self.worlds.set_order(0, *to_arrays(self._order))
-        if self.max_duration_s is not None:
-            self.worlds.limit_time(0, self.max_duration_s)
-        self.sensors.reset(0)
-        if self.renderer is not None:
-            self.renderer.reset(case)
         self._due = list(self._order_changes)
         self._refused = ""
         self.watchdog.reset()
-        self._steps = 0
 
-    def step(self, tick: Tick, inputs: Inputs) -> Mapping[str, Message]:
-        """Advance by 0.1 s (not before the first tick), measure, draw."""
-        start_ns = time.monotonic_ns()
-        if self._steps > 0:
-            velocity, width = self.watchdog.step(self._steps * DT_S, _new_command(inputs))
-            self.worlds.step(velocity[None], np.array([width]))
-        self._take_orders(inputs.drain("operator", Operator))
-        self._steps += 1
-        self.sensors.update()
-        start_ns = self._stage("physics", start_ns)
-        outputs: dict[str, Message] = {
-            "arm_state": self._arm_state(tick.t_ns),
-            "order": self._order_message(tick.t_ns),
-            "truth": self._truth(tick.t_ns),
-        }
-        if self.renderer is not None:
-            start_ns = time.monotonic_ns()
-            for camera, image in zip(self.cameras, self.renderer.draw(self.worlds, 0), strict=True):
-                outputs[camera.name] = CameraFrame(header=_header(tick.t_ns), image=np.ascontiguousarray(image))
-            self._stage("render", start_ns)
-        return outputs
+    def _dress(self) -> None:
+        assert self.renderer is not None
+        self.renderer.reset(self._case)
 
-    def close(self) -> None:
-        """Disconnect from PyBullet."""
-        self.worlds.close()
-        if self.renderer is not None:
-            self.renderer.close()
+    def _advance(self, now_s: float, command: Command | None) -> None:
+        wanted = None if command is None else (command.joint_velocity_radps, command.gripper_width_m)
+        velocity, width = self.watchdog.step(now_s, wanted)
+        self.worlds.step(velocity[None], np.array([width]))
 
-    def _take_orders(self, messages: Sequence[Operator]) -> None:
+    def _tell(self, t_ns: int) -> dict[str, Message]:
+        return {"arm_state": self._arm_state(t_ns), "order": self._order_message(t_ns), "truth": self._truth(t_ns)}
+
+    def _listen(self, inputs: Inputs) -> None:
         """Orders whose time has come, then the operator's, of whom the last has the last word."""
         while self._due and self._due[0].at_s <= float(self.worlds.time_s[0]) + 1e-6:
             self.worlds.set_order(0, *to_arrays(self._due.pop(0).lines))
-        for message in messages:
+        for message in inputs.drain("operator", Operator):
             if message.kind != "order":
                 continue
             try:
@@ -161,17 +115,12 @@ class CellNode:
             self.worlds.set_order(0, *to_arrays(lines))
             self._refused = ""
 
-    def _stage(self, name: str, start_ns: int) -> int:
-        end_ns = time.monotonic_ns()
-        self.stages.append((name, start_ns, end_ns))
-        return end_ns
-
     def _arm_state(self, t_ns: int) -> ArmState:
         sensors = self.sensors
         points = np.zeros((len(_LINE), 3), np.float32)
         points[1:] = link_frames(sensors.joint_position_rad[:1])[0, list(_LINE[1:]), :3, 3]
         return ArmState(
-            header=_header(t_ns),
+            header=make_header(t_ns),
             joint_position_rad=sensors.joint_position_rad[0].astype(np.float32),
             joint_velocity_radps=sensors.joint_velocity_radps[0].astype(np.float32),
             gripper_width_m=float(sensors.gripper_width_m[0]),
@@ -182,7 +131,7 @@ class CellNode:
     def _order_message(self, t_ns: int) -> Order:
         w = self.worlds
         return Order(
-            header=_header(t_ns),
+            header=make_header(t_ns),
             wanted=w.wanted[0].astype(np.int32),
             bin_index=w.bin_index[0].astype(np.int32),
             base_bin_m=_BINS_M,
@@ -198,7 +147,7 @@ class CellNode:
         ids = w.part_id[0][present]
         end = cast(EndName, ENDS[int(w.end[0])])
         return Truth(
-            header=_header(t_ns),
+            header=make_header(t_ns),
             collision=end == "collision",
             end=end,
             events=w.cases[0].events,
@@ -216,18 +165,6 @@ class CellNode:
             wrong_parts=int(w.wrong_parts[0]),
             belt_speed_mps=float(w.belt_speed_mps[0]),
         )
-
-
-def _header(t_ns: int) -> Header:
-    return Header(t_capture_ns=t_ns, valid=True)
-
-
-def _new_command(inputs: Inputs) -> tuple[Sequence[float], float] | None:
-    """The command that came for this step, None when none did."""
-    sample = inputs["command"]
-    if not sample.updated or not isinstance(sample.message, Command):
-        return None
-    return sample.message.joint_velocity_radps, sample.message.gripper_width_m
 
 
 def create(config: Mapping[str, Any]) -> CellNode:

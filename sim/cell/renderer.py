@@ -146,7 +146,7 @@ class CellRenderer:
     def draw(self, worlds: CellState, index: int = 0) -> list[np.ndarray]:
         """Images uint8 [H, W, 3] BGR of cell ``index`` as it stands, in the order of the cameras."""
         self.pose(worlds, index)
-        return [self._draw_camera(worlds, index, camera)[0] for camera in self.cameras]
+        return [self.draw_camera(worlds, index, camera.name)[0] for camera in self.cameras]
 
     def draw_labelled(self, worlds: CellState, index: int = 0) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Images as from ``draw``, and the part id of every pixel, int32 [H, W]; -1: no part of a class."""
@@ -158,13 +158,15 @@ class CellRenderer:
         named = {key: part.body for key, part in self._parts.items() if classes[key] >= 0}
         images, masks = [], []
         for camera in self.cameras:
-            image, bodies = self._draw_camera(worlds, index, camera)
+            image, bodies = self.draw_camera(worlds, index, camera.name)
             images.append(image)
             masks.append(name_pixels(bodies, self._lenses[camera.name], named, BACKGROUND))
         return images, masks
 
-    def _draw_camera(self, worlds: CellState, index: int, camera: CameraModel) -> tuple[np.ndarray, np.ndarray]:
-        lens, look = self._lenses[camera.name], self.look
+    def draw_camera(self, worlds: CellState, index: int, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """One camera's image, and the body id of every pixel of its pinhole image; ``pose`` comes first."""
+        camera = next(camera for camera in self.cameras if camera.name == name)
+        lens, look = self._lenses[name], self.look
         placed = self.placed(camera)
         image = self._ground.draw(placed, lens, float(worlds.belt_travel_m[index]), fixed=placed is camera)
         shade(image, placed, self._shadows, look.shadow, blur_px=look.shadow_blur_px)

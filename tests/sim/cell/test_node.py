@@ -99,7 +99,7 @@ def test_outputs_are_services_and_the_frame_comes_with_a_camera(blind):
     assert image.shape == (224, 384, 3)
     assert image.std() > 10.0
     assert run(Graph([seeing, Mover(lambda tick: 0.1)]), 7, 3)[1] == digest
-    assert {name for name, _, _ in seeing.stages} == {"physics", "render"}
+    assert {name for name, _, _ in seeing.stages} == {"physics", "render_top"}
     seeing.close()
 
 
