@@ -60,7 +60,7 @@ PARTS = {  # of modules that serve others, too: what the guard stands on
 }
 TARGETS = tuple(
     mutation.Target(f"visuomotor.control.{name}", ROOT / f"control/{name}.py", PARTS.get(name, ()))
-    for name in ("guard", "supervision", "collision", "rss", "config", "guard_node", *PARTS)
+    for name in ("guard", "supervision", "collision", "rss", "config", "guarding", "guard_node", *PARTS)
 )
 SAMPLE_EVERY = 200
 

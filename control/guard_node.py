@@ -1,4 +1,4 @@
-"""The guard as a node: policy_command in, command out, on each policy command and at least once per period."""
+"""The car's guard as a node: policy_command in, command out, on each policy command and at least once per period."""
 
 from __future__ import annotations
 
@@ -9,30 +9,19 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from visuomotor.control.action import CONTROL_PERIOD_S
-from visuomotor.control.guard import Guard, GuardSettings, GuardSituation
+from visuomotor.control.guard import Guard, GuardDecision, GuardSettings, GuardSituation
+from visuomotor.control.guarding import GuardingNode
 from visuomotor.control.inputs import DriveInputs, inputs_from_messages
-from visuomotor.control.supervision import StepTimer, read_guard_settings
-from visuomotor.messages.node import Input, Inputs, M, Tick
-from visuomotor.messages.schema import (
-    Command,
-    Episode,
-    Header,
-    Message,
-    Operator,
-    PolicyCommand,
-    Route,
-    Tracks,
-    VehicleState,
-)
+from visuomotor.control.supervision import read_guard_settings
+from visuomotor.messages.node import Input, Inputs
+from visuomotor.messages.schema import Operator, PolicyCommand, Route, Tracks, VehicleState
 
 LARGEST = 1e9  # of any number of a pose, a route or a track: past it float32 loses the metre, and sums overflow
 
 
-class GuardNode:
-    """Runs ``Guard`` once per policy command; in realtime also when none came for 1.5 periods."""
+class GuardNode(GuardingNode[Guard]):
+    """Runs ``Guard``, which brakes when it does not know what to do."""
 
-    name = "guard"
     inputs = (
         Input("policy_command", trigger=True),
         Input("vehicle_state"),
@@ -40,37 +29,14 @@ class GuardNode:
         Input("tracks"),
         Input("operator", optional=True),
     )
-    outputs = ("command",)
-    period_s: float | None = 1.5 * CONTROL_PERIOD_S
 
     def __init__(self, settings: GuardSettings | None = None) -> None:
-        self._guard = Guard(settings)
-        self._timer = StepTimer(CONTROL_PERIOD_S)
+        super().__init__(Guard(settings))
 
-    @property
-    def guard(self) -> Guard:
-        """The core."""
-        return self._guard
-
-    def warm_up(self) -> None:
-        """Nothing to load: the first step is as fast as the rest."""
-
-    def reset(self, episode: Episode) -> None:
-        """Forget the last episode; the guard is engaged or latched as configured."""
-        self._guard.reset()
-        self._timer.reset()
-
-    def step(self, tick: Tick, inputs: Inputs) -> Mapping[str, Message]:
-        """One command, always: a guard that does not know what to do brakes."""
-        decision = self._guard.step(self._situation(inputs, self._timer.step(tick.t_ns)))
+    def _move(self, decision: GuardDecision) -> Mapping[str, Any]:
         return {
-            "command": Command(
-                header=Header(valid=True),
-                acceleration_mps2=decision.acceleration_mps2,
-                steering_angle_rad=decision.steering_angle_rad,
-                causes=decision.causes,
-                latched=decision.latched,
-            )
+            "acceleration_mps2": decision.acceleration_mps2,
+            "steering_angle_rad": decision.steering_angle_rad,
         }
 
     def _situation(self, inputs: Inputs, dt_s: float) -> GuardSituation:
@@ -94,13 +60,6 @@ class GuardNode:
             operator=tuple(word.kind for word in inputs.drain("operator", Operator)),
             dt_s=dt_s,
         )
-
-    def _get_fresh(self, inputs: Inputs, service: str, kind: type[M]) -> M | None:
-        fresh = inputs[service].valid and inputs[service].age_s <= self._guard.settings.heartbeat_s
-        return inputs.get_message(service, kind) if fresh else None
-
-    def close(self) -> None:
-        """Nothing to release."""
 
 
 def _is_finite(vehicle: VehicleState) -> bool:
