@@ -42,7 +42,10 @@ NAVIGATION = ("POSITION", "HEADING")  # where the car has an inertial navigation
 
 
 class DriverSwitch:
-    """Who drives: engaged by the button alone, disengaged by any touch; the emergency button holds until a reset."""
+    """Who drives: engaged by the button alone, disengaged by any touch; the emergency button holds until a reset.
+
+    After an emergency stop the car is the driver's: a reset permits engaging, it does not engage (ISO 13850, 4.1.4).
+    """
 
     def __init__(self, engaged: bool) -> None:
         self._start = engaged
@@ -67,10 +70,10 @@ class DriverSwitch:
         if "ResetButton" in pressed and abs(speed_mps) < STANDSTILL_MPS:
             self.emergency = False
             words.append("reset")
-        if touched and self.engaged:
+        if (touched or self.emergency) and self.engaged:
             self.engaged = False
             words.append("disengage")
-        elif "EngageButton" in pressed and not touched and not self.engaged:
+        elif "EngageButton" in pressed and not (touched or self.engaged or self.emergency or words):
             self.engaged = True
             words.append("engage")
         return words

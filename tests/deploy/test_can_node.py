@@ -182,12 +182,15 @@ def test_emergency_stop_brakes_until_a_reset_at_standstill(rig: Callable[..., Ri
     assert (heard["Acceleration"], heard["EmergencyStop"]) == (ENVELOPE.emergency_acceleration_mps2, 1.0)
     r.drive({"ResetButton": 1.0}, speed=5.0)
     sent, heard = r.step((1.0, 0.0))
-    assert (word(sent), heard["EmergencyStop"]) == ("", 1.0)
+    assert (word(sent), heard["EmergencyStop"]) == ("disengage", 1.0), "a word a step"
     r.drive()
     r.step()
     r.drive({"ResetButton": 1.0}, speed=0.0)
     sent, heard = r.step((1.0, 0.0))
-    assert (word(sent), heard["EmergencyStop"], heard["Acceleration"]) == ("reset", 0.0, 1.0)
+    assert (word(sent), heard["EmergencyStop"], heard["Engaged"]) == ("reset", 0.0, 0.0)
+    r.drive({"EngageButton": 1.0}, speed=0.0)
+    sent, heard = r.step((1.0, 0.0))
+    assert (word(sent), heard["Engaged"], heard["Acceleration"]) == ("engage", 1.0, 1.0)
 
 
 def test_the_drivers_buttons_close_and_open_the_latch_of_a_guard_that_was_started_anew(rig: Callable[..., Rig]):

@@ -206,16 +206,16 @@ def test_before_the_first_engage_the_car_is_the_drivers(loop):
 def test_emergency_stop_whoever_drives(loop, engaged: bool):
     car = loop(start_engaged=engaged)
     told = car.press("EmergencyStopButton")
-    assert told.who == (float(engaged), 1.0)
+    assert told.who == (0.0, 1.0)
     assert told.frame["Acceleration"] == EMERGENCY
-    assert told.words == ["emergency_stop"]
+    assert told.words == ["emergency_stop", "disengage"][: 1 + engaged]
     assert (told.guard.causes, told.guard.latched, told.guard.acceleration_mps2) == (
         ("emergency_stop",),
         True,
         EMERGENCY,
     )
     told = car.press()
-    assert told.who == (float(engaged), 1.0), "letting go of the button is no reset"
+    assert told.who == (0.0, 1.0), "letting go of the button is no reset"
 
 
 @pytest.mark.parametrize("touch", TOUCHES)
@@ -236,14 +236,27 @@ def test_nothing_but_a_reset_at_standstill_ends_an_emergency_stop(loop, press: s
     car = loop()
     car.press("EmergencyStopButton")
     told = car.press(press, speed=5.0)
-    assert told.who == (1.0, 1.0)
+    assert told.who == (0.0, 1.0)
     assert told.frame["Acceleration"] == EMERGENCY
     assert (told.words, told.guard.causes, told.guard.latched) == ([], ("emergency_stop",), True)
-    assert car.press(press, speed=0.0).who == (1.0, 1.0), "held down since it moved: no press"
+    assert car.press(press, speed=0.0).who == (0.0, 1.0), "held down since it moved: no press"
     car.press(speed=0.0)
     told = car.press("ResetButton", speed=0.0)
-    assert told.who == (1.0, 0.0)
-    assert (told.words, told.guard.latched) == (["reset"], False)
+    assert told.who == (0.0, 0.0)
+    assert (told.words, told.guard.causes, told.guard.latched) == (["reset"], ("disengaged",), False)
+
+
+@pytest.mark.parametrize("first", ["ResetButton", "EngageButton"])
+def test_after_an_emergency_stop_a_reset_permits_engaging_and_does_not_engage(loop, first: str):
+    car = loop()
+    car.press("EmergencyStopButton")
+    car.press(speed=0.0)
+    told = car.press(first, "ResetButton", speed=0.0)
+    assert (told.who, told.words) == ((0.0, 0.0), ["reset"]), "both at once are the reset alone"
+    assert car.press(speed=0.0).guard.causes == ("disengaged",)
+    told = car.press("EngageButton", speed=0.0)
+    assert (told.who, told.words) == ((1.0, 0.0), ["engage"])
+    assert "disengaged" not in told.guard.causes
 
 
 def test_a_second_emergency_stop_is_one_again(loop):
@@ -252,7 +265,7 @@ def test_a_second_emergency_stop_is_one_again(loop):
     car.press(speed=0.0)
     car.press("ResetButton", speed=0.0)
     told = car.press("EmergencyStopButton", speed=1.0)
-    assert told.who == (1.0, 1.0)
+    assert told.who == (0.0, 1.0)
     assert told.guard.latched
 
 
