@@ -54,6 +54,7 @@ from visuomotor.launch.cli_options import (
 from visuomotor.launch.tasks import PARTS, VEHICLE, TaskParts
 
 EXIT_DONE, EXIT_FAILED, EXIT_BAD_INPUT = 0, 1, 2
+INTERRUPTED = 130  # what typer makes of Ctrl-C: 128 + SIGINT
 EXTRAS = {  # module -> extra that brings it
     "pybullet": "sim",
     "gymnasium": "sim",
@@ -130,6 +131,10 @@ def _launch_command(task: TaskParts) -> Callable[..., int]:
         from visuomotor.launch.seeds import choose_seeds
 
         base = load_profile(profile or task.profile)
+        if base.task != task.name:
+            raise ValueError(f"{base.source}: task: expected '{task.name}' for this command, got '{base.task}'")
+        if order is not None and task.takes_orders and not order.strip():
+            raise ValueError("--order: expected what to pick, as in 'red cube, 2 duck', got nothing")
         chosen = base.override(
             clock=clock and clock.value,
             order=order,
@@ -209,6 +214,8 @@ def launch_vehicle(
     from visuomotor.launch.vehicle_check import check_vehicle, choose_sources
 
     base = load_profile(profile or "vehicle-video")
+    if base.task != VEHICLE and base.can is None:
+        raise ValueError(f"{base.source}: task: expected 'vehicle', or a simulated car with 'can', got '{base.task}'")
     chosen = base.override(
         policy=policy,
         detector=detector,
@@ -291,6 +298,8 @@ def run_app(arguments: list[str] | None = None) -> int:
     """Run the command line; every expected failure becomes one message on stderr and an exit code."""
     try:
         code = app(args=arguments, prog_name="visuomotor", standalone_mode=False)
+        if code == INTERRUPTED:
+            return _complain("interrupted", code)
         return code if isinstance(code, int) else EXIT_DONE
     except (KeyboardInterrupt, typer.Abort):
         return _complain("interrupted", EXIT_FAILED)

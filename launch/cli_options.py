@@ -41,11 +41,25 @@ class PerceptionMode(StrEnum):
     blind = "blind"
 
 
+def check_file(path: Path | None) -> Path | None:
+    """A file that will be written at the end: what cannot be is said before the work. Raises ValueError."""
+    if path is not None:
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        if path.is_dir() or not folder.is_dir():
+            raise ValueError(f"{path} cannot be written: {folder if not folder.is_dir() else path} is {_kind(folder)}")
+    return path
+
+
+def _kind(folder: Path) -> str:
+    return "a folder; expected a file" if folder.is_dir() else "a file; expected a folder"
+
+
 Seed = Annotated[int | None, typer.Option(min=0, help="First seed; any integer >= 0.  [default: 0]")]
 Seeds = Annotated[str | None, typer.Option(metavar="A:B", help="Half-open range of seeds, in place of --seed.")]
 Episodes = Annotated[int | None, typer.Option(min=1, help="How many episodes, one seed after the other.")]
 JsonFile = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="Write the score here too, for machines.")
+    Path | None,
+    typer.Option("--json", metavar="FILE", help="Write the score here too, for machines.", callback=check_file),
 ]
 Jobs = Annotated[int, typer.Option(min=1, help="Processes at once.")]
 Policy = Annotated[

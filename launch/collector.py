@@ -103,6 +103,12 @@ class EpisodeCollector:
                 self._view.add(self.index, tick, messages)
         self._flushed = max(self._flushed, last)
 
+    @property
+    def span_s(self) -> float:
+        """Time from the first message to the last, by the stamps of their publishers."""
+        firsts, lasts = zip(*self._times_ns.values(), strict=True) if self._times_ns else ((0,), (0,))
+        return (max(lasts) - min(firsts)) * 1e-9
+
     def rates_hz(self, clock: str) -> dict[str, float]:
         """Service -> messages per second of the clock."""
         rates = {}

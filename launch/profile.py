@@ -309,7 +309,8 @@ class Profile(_Strict):
             for part in text.split(","):
                 camera, _, bundle = part.partition("=")
                 if camera not in self.cameras or not bundle:
-                    raise ProfileError(f"--detector: expected CAMERA=BUNDLE, got {part!r}")
+                    known = ", ".join(self.cameras)
+                    raise ProfileError(f"--detector: expected CAMERA=BUNDLE with a CAMERA of {known}, got {part!r}")
                 chosen[camera] = bundle
             return chosen
         folder = Path(text)
@@ -324,13 +325,14 @@ def load_profile(path: str | Path) -> Profile:
     Raises ProfileError (or ValueError of ``messages.camera``) that names the file, the key and what was expected.
     """
     file = Path(path)
-    if file.name == str(path) and file.suffix in ("", ".yaml") and not file.exists():
-        file = PROFILES / f"{file.stem}.yaml"
+    if file.name == str(path) and file.suffix in ("", ".yaml") and not file.is_file():
+        shipped = PROFILES / f"{file.stem}.yaml"
+        file = shipped if shipped.is_file() else file
     try:
         data = load_yaml(file)
     except OSError as error:
-        shipped = ", ".join(sorted(p.stem for p in PROFILES.glob("*.yaml")))
-        raise ProfileError(f"{file}: profile cannot be read ({error.strerror}); shipped: {shipped}") from error
+        names = ", ".join(sorted(p.stem for p in PROFILES.glob("*.yaml")))
+        raise ProfileError(f"{file}: profile cannot be read ({error.strerror}); shipped: {names}") from error
     except YamlError as error:
         raise ProfileError(str(error)) from error
     if not isinstance(data, dict):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import json
 import os
 import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import msgspec
@@ -129,11 +132,13 @@ def launch(profile: Profile, options: Options) -> int:
             sys.stderr.write(describe_recording(run_dir.path, options.record, supervisor.lost.get(RECORDER, "")) + "\n")
         if profile.task == VEHICLE:
             _add_vehicle_counts(rows, run_dir.path)
+            sys.stderr.write("".join(f"drive: {row['end']}, {row['duration_s']:.1f} s\n" for row in rows))
         score = make_score(profile, collector, rows, bundles, faults)
         if plan is not None:
             score.assumed += assume(plan.network)
             score.provenance["hosts"] = elsewhere
-        unwritten = _write(score, collector, cameras, options, run_dir.path)
+        with leaving_cleanly():
+            unwritten = _write(score, collector, cameras, options, run_dir.path)
         print_result(score)
         if fault is not None:
             stood = "was braked to a stop" if rows[-1]["braked_to_stop"] else "was not seen to stop"
@@ -220,23 +225,24 @@ def _run_episode(
     collector.finish_episode()
     row = current.metrics.result(seed, end=outcome.end if outcome.fault is not None else "")
     if profile.task == VEHICLE:
-        row = _vehicle_row(row, outcome)
+        row = _vehicle_row(row, outcome, current.span_s)
     if outcome.fault is not None:
         row |= {"fault_node": outcome.fault.node, "fault": outcome.fault.text, "braked_to_stop": outcome.stopped}
     if begun:
         row["injected"] = begun
     row["topic_digests"] = outcome.topic_digests
     row["digest"] = episode_digest(outcome.topic_digests) if outcome.topic_digests else ""
-    live.say(f"seed {seed}: {row['end']}, {row['duration_s']:.1f} s")
+    if profile.task != VEHICLE:  # of a vehicle the interface knows, which says it as it closes
+        live.say(f"seed {seed}: {row['end']}, {row['duration_s']:.1f} s")
     return row, outcome
 
 
-def _vehicle_row(row: dict[str, Any], outcome: Outcome) -> dict[str, Any]:
+def _vehicle_row(row: dict[str, Any], outcome: Outcome, span_s: float) -> dict[str, Any]:
     """A real camera has no truth: whatever the metrics derive from it is left out."""
     kept = ("seed", "guard_ticks", "ticks", "guard_interventions")
     done = outcome.fault is None
     end = "source ended" if done else "fault"
-    return {name: row[name] for name in kept} | {"success": done, "end": end, "duration_s": row["ticks"] * 0.1}
+    return {name: row[name] for name in kept} | {"success": done, "end": end, "duration_s": round(span_s, 3)}
 
 
 def _add_vehicle_counts(rows: list[dict[str, Any]], run_dir: Path) -> None:
@@ -294,6 +300,26 @@ def _write(
     if options.report is not None:
         lost.append(_write_if_room(lambda: _write_report(score, collector, cameras, options)))
     return "; ".join(dict.fromkeys(reason for reason in lost if reason))
+
+
+@contextlib.contextmanager
+def leaving_cleanly() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the process with what is open closed, and say so; the score is written by then."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        sys.stderr.write(f"visuomotor: {name}: the report was not finished; score.json is in the run's folder\n")
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _write_if_room(write: Callable[[], object]) -> str:

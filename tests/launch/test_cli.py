@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,8 @@ import pytest
 from visuomotor.deploy.runtime.bundle import BundleMeta, TensorSpec, write_bundle
 from visuomotor.deploy.runtime.device import find_obstacle
 from visuomotor.launch.cli import run_app
-from visuomotor.launch.profile import PROFILES
+from visuomotor.launch.profile import PROFILES, load_profile
+from visuomotor.launch.run import leaving_cleanly
 
 DRIVE = ["launch", "drive", "--perception", "truth", "--forecaster", "cv", "--policy", "idm"]
 COMMANDS = [
@@ -72,6 +75,17 @@ def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixtur
         ([*DRIVE, "--inject", "guard=melt@3s"], "'melt@3s' in 'guard=melt@3s' is not understood"),
         ([*DRIVE, "--inject", "radar=kill@3s"], "no node 'radar'; expected one of world, perception, policy, guard"),
         ([*DRIVE, "--profile", "nowhere.yaml"], "nowhere.yaml: profile cannot be read (No such file or directory)"),
+        ([*DRIVE, "--profile", "pick"], "pick.yaml: task: expected 'drive' for this command, got 'pick'"),
+        (["launch", "vehicle", "--profile", "drive"], "expected 'vehicle', or a simulated car with 'can', got 'drive'"),
+        (["eval", "suite", "pick-v1", "--profile", "drive"], "task: expected 'pick' for pick-v1, got 'drive'"),
+        (["launch", "pick", "--order", " "], "--order: expected what to pick, as in 'red cube, 2 duck', got nothing"),
+        (
+            [*DRIVE, "--detector", "camera_top=x"],
+            "with a CAMERA of camera_front, camera_left, camera_right, got 'camera_",
+        ),
+        ([*DRIVE, "--json", "/proc"], "/proc cannot be written: /proc is a folder; expected a file"),
+        ([*DRIVE, "--json", "/proc/stat/x/y.json"], "/proc/stat is a file; expected a folder"),
+        (["latency", "nowhere.mcap", "--json", "/proc"], "/proc cannot be written: /proc is a folder; expected a file"),
         ([*DRIVE, "--keep", "everything"], "--keep: expected RUNS,SIZE,AGE as in 50,2GB,30d, got 'everything'"),
         ([*DRIVE, "--report", "/proc/report"], "--report: /proc/report cannot be made"),
         (["launch", "vehicle", "--camera", "nowhere.mp4"], "camera nowhere.mp4: no such file"),
@@ -92,6 +106,29 @@ def test_bad_input_is_one_message_and_exit_code_2(
     assert "Traceback" not in out + err
     assert psutil.Process().children(recursive=True) == []
     assert list(tmp_path.iterdir()) == []  # nothing was begun
+
+
+def test_a_folder_of_a_profiles_name_hides_no_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "drive").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert load_profile("drive").source == PROFILES / "drive.yaml"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_results_are_written_closes_what_is_open(
+    number: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, closed = signal.getsignal(number), []
+    with pytest.raises(SystemExit) as ended, leaving_cleanly():
+        try:
+            os.kill(os.getpid(), number)
+            signal.sigtimedwait([signal.SIGUSR1], 5.0)  # until the handler has run
+        finally:
+            closed.append("video")
+    assert ended.value.code == 128 + number
+    assert closed == ["video"]
+    assert signal.getsignal(number) == before
+    assert f"{number.name}: the report was not finished" in capsys.readouterr().err
 
 
 def test_a_device_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
