@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -119,12 +120,15 @@ def test_a_signal_while_results_are_written_closes_what_is_open(
     number: signal.Signals, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before, closed = signal.getsignal(number), []
-    with pytest.raises(SystemExit) as ended, leaving_cleanly():
-        try:
+
+    def write() -> None:
+        with leaving_cleanly(), contextlib.ExitStack() as open_files:
+            open_files.callback(closed.append, "video")
             os.kill(os.getpid(), number)
             signal.sigtimedwait([signal.SIGUSR1], 5.0)  # until the handler has run
-        finally:
-            closed.append("video")
+
+    with pytest.raises(SystemExit) as ended:
+        write()
     assert ended.value.code == 128 + number
     assert closed == ["video"]
     assert signal.getsignal(number) == before
