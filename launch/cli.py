@@ -211,7 +211,7 @@ def launch_vehicle(
     from visuomotor.launch import run
     from visuomotor.launch.profile import load_profile
     from visuomotor.launch.run_folders import parse_keep
-    from visuomotor.launch.vehicle_check import check_vehicle, choose_sources
+    from visuomotor.launch.vehicle_check import check_bus, check_vehicle, choose_sources
 
     base = load_profile(profile or "vehicle-video")
     if base.task != VEHICLE and base.can is None:
@@ -229,6 +229,8 @@ def launch_vehicle(
         if seed is not None:
             raise ValueError(f"{chosen.source.name}: --seed {seed}: only of a simulated car")
         check_vehicle(chosen)
+    else:
+        check_bus(chosen)
     return run.launch(
         chosen,
         run.Options(

@@ -57,6 +57,23 @@ def check_vehicle(profile: Profile) -> None:
         raise ValueError(f"{profile.source.name}: " + "; ".join(problems))
 
 
+def check_bus(profile: Profile) -> None:
+    """Open the CAN bus of a simulated car, and leave it again. Raises ValueError that names what is wrong with it."""
+    from visuomotor.deploy.vehicle.can_codec import CanError
+    from visuomotor.deploy.vehicle.can_link import open_link
+
+    assert profile.can is not None
+    try:
+        link = open_link(("COMMAND",), profile.can.model_dump())
+        try:
+            for press in profile.can.driver:
+                link.codec.signal_range("DRIVER", press.signal)
+        finally:
+            link.close()
+    except CanError as error:
+        raise ValueError(f"{profile.source.name}: can: {error}") from error
+
+
 def _check_cameras(profile: Profile) -> list[str]:
     sources = {
         name: msgspec.convert(source.model_dump(), SourceSettings)

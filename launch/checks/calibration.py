@@ -33,7 +33,8 @@ def check_calibrations(place: Place) -> list[Check]:
             checks.append(Check(f"calibration {name}", "bad", f"{file}: {'; '.join(problems)}", do))
         else:
             camera = load_camera(Path(file))
-            found = f"{math.degrees(camera.horizontal_fov_rad):.0f} degrees, {camera.ego_position_m[2]:.2f} m up"
+            where = "on the hand" if camera.on_hand else f"{camera.ego_position_m[2]:.2f} m up"
+            found = f"{math.degrees(camera.horizontal_fov_rad):.0f} degrees, {where}"
             checks.append(Check(f"calibration {name}", "ok", found))
     return checks
 
@@ -48,9 +49,9 @@ def find_implausible(camera: CameraModel, task: TaskParts = DEFAULT) -> list[str
          "expected 15 to 150"),
         (1 / ASPECT < camera.fx / camera.fy < ASPECT, f"fx / fy {camera.fx / camera.fy:.2f}, expected about 1"),
         (shift < 0.25, f"principal point ({camera.cx:.0f}, {camera.cy:.0f}) px, expected near the middle"),
-        (HEIGHT_M[0] <= z <= HEIGHT_M[1], f"{z:.2f} m above the ground, expected 0.2 to 4"),
+        (camera.on_hand or HEIGHT_M[0] <= z <= HEIGHT_M[1], f"{z:.2f} m above the ground, expected 0.2 to 4"),
         (math.hypot(x, y) < REACH_M, f"at ({x:.1f}, {y:.1f}) m, expected on the {task.robot}"),
-        (max(abs(camera.ego_pitch_rad), abs(camera.ego_roll_rad)) < task.camera_tilt_rad,
+        (camera.on_hand or max(abs(camera.ego_pitch_rad), abs(camera.ego_roll_rad)) < task.camera_tilt_rad,
          f"pitch {camera.ego_pitch_rad:.2f}, roll {camera.ego_roll_rad:.2f} rad, expected at most "
          f"{task.camera_tilt_rad}; degrees?"),
         (not _folds(camera), f"distortion {camera.distortion} folds the image over inside the frame"),

@@ -26,9 +26,22 @@ def check_cameras(place: Place) -> list[Check]:
     needed = place.profile is not None and place.profile.task == VEHICLE
     paths = sorted(place.dev.glob("video*"))
     found = [check for path in paths if (check := check_camera(path, needed=needed)) is not None]
+    found += _missing_cameras(place, {path.name for path in paths})
     if found:
         return found
     return [Check("cameras", "note", f"no {place.dev}/video*", "plug one in, or give a file or an address to --camera")]
+
+
+def _missing_cameras(place: Place, there: set[str]) -> list[Check]:
+    """The devices that a vehicle's profile names and this host has not."""
+    checks = []
+    for camera, source in place.profile.sources.items() if place.profile is not None else ():
+        name = f"video{source.device}" if source.device.isdecimal() else source.device.removeprefix("/dev/")
+        if name.startswith("video") and name[5:].isdecimal() and name not in there:
+            do = f"plug it in, or give what there is to --camera {camera}=..."
+            state: State = "note" if source.may_fail else "bad"
+            checks.append(Check(f"camera {name[5:]}", state, f"no {place.dev}/{name}, sources.{camera}", do))
+    return checks
 
 
 def check_camera(path: Path, *, needed: bool) -> Check | None:

@@ -251,6 +251,13 @@ def test_devices_that_are_no_cameras(tmp_path: Path) -> None:
         assert "does not open (No such file or directory)" in checks[1].found
 
 
+def test_a_camera_that_the_profile_names_and_nobody_has_plugged_in(tmp_path: Path) -> None:
+    (check,) = sensors.check_cameras(Place(dev=tmp_path, profile=load_profile("car")))
+    assert (check.name, check.state) == ("camera 0", "bad")
+    assert check.found == f"no {tmp_path}/video0, sources.camera_front"
+    assert "--camera camera_front=" in check.do
+
+
 def test_what_a_device_says_of_itself(tmp_path: Path) -> None:
     def answer(device_caps: int) -> bytes:
         names = b"uvcvideo".ljust(16, b"\0") + b"HD Camera".ljust(32, b"\0") + b"usb-1".ljust(32, b"\0")

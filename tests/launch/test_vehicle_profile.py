@@ -202,3 +202,24 @@ def test_a_route_that_is_elsewhere_is_found_before_the_start(
 def test_a_profile_that_is_no_simulated_car(profile: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_app(["launch", "car", "--profile", profile]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("interface", "telegraph", 'CAN telegraph:239.74.163.2: does not open: Unknown interface type "telegraph"'),
+        ("dbc", "nowhere.dbc", "nowhere.dbc"),
+        ("driver", [{"signal": "Horn", "at_s": 1.0}], "Horn"),
+    ],
+)
+def test_the_bus_of_a_simulated_car_is_tried_before_anything_starts(
+    key: str, value: object, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = yaml.safe_load((PROFILES / "sim-can.yaml").read_text())
+    data["cameras"] = {camera: str(PROFILES / file) for camera, file in data["cameras"].items()}
+    data["can"] |= quiet_bus() | {key: value}
+    (tmp_path / "my-sim.yaml").write_text(yaml.safe_dump(data))
+    run_dir = tmp_path / "run"
+    assert run_app(["launch", "vehicle", "--profile", str(tmp_path / "my-sim.yaml"), "--run-dir", str(run_dir)]) == 2
+    assert message in capsys.readouterr().err
+    assert not run_dir.exists()
