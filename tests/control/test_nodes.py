@@ -284,6 +284,22 @@ def test_one_point_that_is_not_finite_spoils_a_route():
     assert not guard_node._is_line(broken)
 
 
+LARGEST = np.float32(guard_node.LARGEST)  # exact in float32
+
+
+@pytest.mark.parametrize(
+    ("value", "fits"),
+    [(LARGEST, True), (-LARGEST, True), (np.nextafter(LARGEST, np.inf), False), (-np.float32(2e9), False)],
+)
+def test_numbers_past_which_a_metre_is_lost_are_not_taken(value: np.float32, fits: bool):
+    route = Route(odom_reference_m=np.array([[0.0, 0.0], [2.0, value]], np.float32))
+    assert guard_node._is_line(route) is fits
+    assert guard_node._is_finite(msgspec.structs.replace(STATE, odom_x_m=float(value))) is fits
+    tracks = make_tracks((9.0, 10.0))
+    tracks.odom_position_m = np.array([[9.0, value], [10.0, 0.0]], np.float32)
+    assert len(guard_node._sane(tracks).track_id) == 1 + fits
+
+
 @pytest.mark.parametrize("ages_s", [(5.0, 0.0), (0.0, 5.0)])
 def test_a_second_track_of_an_id_does_not_make_the_first_a_ghost(ages_s: tuple[float, float]):
     tracks = make_tracks((10.0, 60.0))
