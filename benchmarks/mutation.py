@@ -3,7 +3,7 @@
 One mutant changes one place: an arithmetic, bit, comparison or boolean operator, a sign, a ``not``, a number (+1, -1),
 a truth value, a string that is not the text of a message, ``min``/``max`` and their like, a call that only bounds or
 cleans its argument (left out), what is returned (None), a statement (left out), the branches of a condition (swapped).
-Annotations, decorators, a class's options, docstrings and f-strings stay as they are.
+Annotations, type variables, decorators, a class's options, docstrings and f-strings stay as they are.
 
 Each mutant runs in a fork of a process in which all tests are collected already, with the code of its function
 exchanged, against the tests that touch its lines (by coverage's contexts), property tests last, and stops at the first
@@ -190,7 +190,7 @@ def _walk(node: ast.AST) -> Iterator[ast.AST]:
         for child in value if isinstance(value, list) else [value]:
             if isinstance(child, ast.JoinedStr | ast.Import | ast.ImportFrom) or not isinstance(child, ast.AST):
                 continue
-            if not _is_text(child):
+            if not _is_text(child) and not _is_type_variable(child):
                 yield from _walk(child)
 
 
@@ -221,6 +221,11 @@ def _is_removable(statement: ast.stmt) -> bool:
 
 def _is_text(node: ast.AST) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _is_type_variable(node: ast.AST) -> bool:
+    call = node.value if isinstance(node, ast.Assign) else None
+    return isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "TypeVar"
 
 
 def _is_none(node: ast.expr) -> bool:

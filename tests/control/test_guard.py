@@ -216,6 +216,15 @@ def test_reset_forgets_everything():
     assert guard.step(situation((1.0, 0.0))) == Guard().step(situation((1.0, 0.0)))
 
 
+def test_no_command_of_the_last_episode_is_held_in_the_next():
+    guard = Guard()
+    guard.step(situation((1.0, 0.0)))
+    assert "stale_policy" not in guard.step(situation(None)).causes
+    guard.step(situation((1.0, 0.0)))
+    guard.reset()
+    assert guard.step(situation(None)) == Guard().step(situation(None))
+
+
 def brake_causes(inputs: DriveInputs, age: np.ndarray = OLD) -> tuple[float, bool]:
     """Acceleration sent for a policy that rolls on, and whether the guard braked."""
     now = situation(inputs=inputs, speed_mps=float(inputs.speed_mps[0]), track_age_s=age)

@@ -71,6 +71,10 @@ def test_a_hold_time_begins_with_each_good_command():
     assert timer.step(4.4, False)
 
 
+def test_the_first_hold_time_begins_at_zero():
+    assert [HoldTimer(1.0).step(now, False) for now in (0.5, 1.2)] == [False, True]
+
+
 @pytest.mark.parametrize(("elapsed_s", "expected"), [(-1.0, 0.1), (0.05, 0.1), (0.15, 0.15), (0.2, 0.2), (9.0, 0.2)])
 def test_a_step_takes_one_to_two_periods(elapsed_s: float, expected: float):
     timer = StepTimer(0.1)
