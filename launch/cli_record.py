@@ -21,17 +21,15 @@ Replace = Annotated[
 
 def latency(file: RecordingFile, json_file: JsonFile = None) -> int:
     """Where the time goes between camera and actuator, what was dropped, and which rates were held."""
-    from rich.console import Console
-
     from visuomotor.deploy.record.reader import Recording
     from visuomotor.launch.evaluate.lineage import measure
-    from visuomotor.launch.recording_tables import print_cut, print_latency
+    from visuomotor.launch.recording_tables import make_console, print_cut, print_latency
 
     recording = Recording(file)
     report = measure(recording)
     if not report.commands:
         raise ValueError(f"{file}: expected commands, found none")
-    console = Console()
+    console = make_console()
     print_cut(recording, console)
     print_latency(report, console)
     _write(json_file, report)
@@ -58,10 +56,8 @@ def regress(file: RecordingFile, device: Device = None, json_file: JsonFile = No
 def _replay(
     file: Path, replace: tuple[str, ...], report: Path | None, device: str | None, json_file: Path | None
 ) -> Comparison:
-    from rich.console import Console
-
     from visuomotor.deploy.record.reader import Recording
-    from visuomotor.launch.recording_tables import print_comparison, print_cut
+    from visuomotor.launch.recording_tables import make_console, print_comparison, print_cut
     from visuomotor.launch.replay import check_replayable, parse_replacements, recorded_profile
     from visuomotor.launch.replay_report import replay_and_report
 
@@ -71,7 +67,7 @@ def _replay(
     with recorded_profile(recording) as recorded:
         profile = recorded.override(device=device)
         result = replay_and_report(recording, profile, replaced, report)
-    console = Console()
+    console = make_console()
     print_cut(recording, console)
     print_comparison(result, console)
     _write(json_file, result)

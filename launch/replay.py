@@ -35,9 +35,13 @@ OnTick = Callable[[int, int, Mapping[str, Message]], None]  # episode, tick, inp
 
 
 class Comparison(msgspec.Struct, kw_only=True):
-    """Result of a replay; ``against`` says what the replayed outputs were compared with."""
+    """Result of a replay; ``against`` says what the replayed outputs were compared with.
+
+    In realtime that is another replay, with the recorded parts: what topics call recorded is then its outputs.
+    """
 
     file: str
+    clock: str = "lockstep"  # of the recording
     against: str
     replaced: dict[str, str] = {}
     episodes: int = 0
@@ -215,7 +219,7 @@ class _Comparer:
     def __init__(self, recording: Recording, graph: _Graph, reference: _Graph | None, on_tick: OnTick | None) -> None:
         self._graph, self._reference, self._on_tick = graph, reference, on_tick
         against = "what was recorded" if reference is None else "a replay with the recorded parts"
-        self.result = Comparison(file=str(recording.path), against=against)
+        self.result = Comparison(file=str(recording.path), clock=recording.clock, against=against)
         self.result.topics = {service: TopicDifference(service=service) for service in graph.outputs}
         self._ours, self._theirs = TopicDigests(), TopicDigests()
         self._episode: EpisodeIndex | None = None

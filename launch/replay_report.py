@@ -34,7 +34,7 @@ def replay_and_report(
     result = replay(recording, profile, replaced, collector.add if collector is not None else None)
     result.notes += other_bundles(recording, check_bundles(profile))
     if report is not None and collector is not None:
-        _write_report(report, changed, bundles, collector)
+        _write_report(report, changed, bundles, collector, recording.clock)
     return result
 
 
@@ -79,7 +79,9 @@ class _Collector:
         self.has_truth = self.has_truth or any(isinstance(message, Truth) for message in messages.values())
 
 
-def _write_report(folder: Path, profile: Profile, bundles: Mapping[str, Bundle], collector: _Collector) -> None:
+def _write_report(
+    folder: Path, profile: Profile, bundles: Mapping[str, Bundle], collector: _Collector, clock: str
+) -> None:
     from visuomotor.launch.report.page import write_report
 
     rows = []
@@ -87,11 +89,8 @@ def _write_report(folder: Path, profile: Profile, bundles: Mapping[str, Bundle],
         row = metrics.result(collector.captures[episode].seed)
         if not collector.has_truth:
             kept = ("seed", "guard_ticks", "ticks", "guard_interventions")
-            row = {name: row[name] for name in kept} | {
-                "success": True,
-                "end": "replay",
-                "duration_s": row["ticks"] * 0.1,
-            }
+            row = {name: row[name] for name in kept} | {"end": "replay", "duration_s": row["ticks"] * 0.1}
+        row.pop("success", None)  # was the recorded drive's, not that of the parts in this replay
         rows.append(row | {"digest": "", "topic_digests": {}})
     score = Score(
         task=profile.task,
@@ -102,7 +101,10 @@ def _write_report(folder: Path, profile: Profile, bundles: Mapping[str, Bundle],
         guard=profile.guard,
         forecaster=profile.perception.forecaster,
         episodes=rows,
-        assumed=[f"a replay: the {profile.parts.robot} went as it was recorded, whatever these commands say"],
+        assumed=[
+            f"a replay in lockstep of a recording in {clock}: the {profile.parts.robot} went as it was recorded, "
+            "whatever these commands say"
+        ],
         provenance=provenance({name: bundle.digest for name, bundle in bundles.items()}),
     ).finish()
     cameras = {name: load_camera(Path(f)) for name, f in zip(profile.cameras, profile.camera_files, strict=True)}

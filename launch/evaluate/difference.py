@@ -26,8 +26,12 @@ class FieldDifference(msgspec.Struct, frozen=True):
     at: tuple[int, ...] = ()
 
     def __str__(self) -> str:
+        return self.describe("recorded", "replayed")
+
+    def describe(self, one: str, other: str) -> str:
+        """A sentence in which the two values are called ``one`` and ``other``."""
         place = str(list(self.at)) if self.at else ""
-        text = f"{self.field}{place}: recorded {self.recorded}, replayed {self.replayed}"
+        text = f"{self.field}{place}: {one} {self.recorded}, {other} {self.replayed}"
         return text if self.largest is None else f"{text} (largest difference {self.largest:.3g})"
 
 

@@ -46,7 +46,8 @@ class _Stretch:
 class Latency:
     """Collects traces; ticks of which the source or the sink is missing count as incomplete, not as zero.
 
-    Of a long run at least the last ``TICKS_KEPT`` ticks are kept.
+    Zero is the exposure where the source waits for a camera: its step is counted from then on, for what it waited
+    before the light is no latency of this frame. Of a long run at least the last ``TICKS_KEPT`` ticks are kept.
     """
 
     def __init__(self, source: str = SOURCE, sink: str = SINK) -> None:
@@ -72,6 +73,10 @@ class Latency:
         begin = min(starts)
         self._whole.add(0.0, (max(ends) - begin) / 1e6)
         for node, name, start, end in rows:
+            if node == self._source:
+                if end < begin:
+                    continue
+                start = max(start, begin)
             self._stages[(node, name)].add((start - begin) / 1e6, (end - start) / 1e6)
 
     def _close_all(self) -> None:

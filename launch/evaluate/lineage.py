@@ -221,7 +221,7 @@ def _follow(index: _Index, command: _Sent, realtime: bool, used: set[_Key]) -> l
         else:
             segments.append(_Segment(f"to {sent.node}", False, segments[-1].end_ns, step.start_ns))
             segments.append(_Segment(f"{sent.node}: step", False, step.start_ns, step.end_ns))
-        segments += _inner(step.trace, sent.node)
+        segments += _inner(step.trace, sent.node, segments[0].start_ns)
         segments.append(_Segment(f"{sent.node}: publish", False, step.end_ns, sent.t_publish_ns))
     taken = index.heard_by_source.get((command.header.episode, command.header.seq))
     if taken is not None:
@@ -229,8 +229,11 @@ def _follow(index: _Index, command: _Sent, realtime: bool, used: set[_Key]) -> l
     return segments
 
 
-def _inner(trace: Trace, node: str) -> Iterable[_Segment]:
-    return [_Segment(f"{node}.{name}", True, a, b) for name, a, b in trace.stages if name not in LOOP_STAGES]
+def _inner(trace: Trace, node: str, capture_ns: int) -> Iterable[_Segment]:
+    for name, start_ns, end_ns in trace.stages:
+        if name not in LOOP_STAGES:
+            # the source's may begin before the frame's capture: with the capture of another camera
+            yield _Segment(f"{node}.{name}", True, max(start_ns, capture_ns) if node == SOURCE else start_ns, end_ns)
 
 
 def _summarise(name: str, inner: bool, rows: list[tuple[float, float]]) -> PathStage:

@@ -142,7 +142,7 @@ def percentiles(values_ms: Sequence[float]) -> dict[str, float]:
 
 
 def provenance(bundles: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Code revision, bundle hashes, renderer and machine."""
+    """Code revision, bundle hashes and machine."""
     root = Path(__file__).resolve().parents[2]
     revision = ""
     try:
@@ -154,7 +154,6 @@ def provenance(bundles: Mapping[str, str] | None = None) -> dict[str, Any]:
     return {
         "revision": revision or "unknown",
         "bundles": dict(bundles or {}),
-        "renderer": "TinyRenderer",
         "machine": machine(),
     }
 

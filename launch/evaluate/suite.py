@@ -26,6 +26,7 @@ from visuomotor.messages.digest import episode_digest
 from visuomotor.messages.graph import Graph
 from visuomotor.messages.schema import Episode
 
+RENDERER = "TinyRenderer"  # of the simulator's cameras
 MAX_TICKS = 3000  # five minutes; the world's own time limit is shorter
 
 
@@ -120,6 +121,9 @@ def run_suite(
                 graph.close()
         else:
             _run_parallel(run, open_seeds, jobs, keep)
+    origin = provenance(run.bundles) | {"split": run.split}
+    if run.perception == "real":
+        origin["renderer"] = RENDERER
     score = Score(
         task=run.task,
         suite=run.suite,
@@ -128,7 +132,7 @@ def run_suite(
         forecaster=run.forecaster,
         guard=run.guard,
         episodes=[rows[seed] for seed in wanted],
-        provenance=provenance(run.bundles) | {"split": run.split},
+        provenance=origin,
     )
     return score.finish()
 

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from visuomotor.deploy.record.reader import Recording
 from visuomotor.deploy.record.writer import RecordingWriter
 from visuomotor.launch.cli import run_app
-from visuomotor.launch.evaluate.lineage import PathReport, measure
+from visuomotor.launch.evaluate.lineage import PathReport, PathStage, measure
+from visuomotor.launch.recording_tables import make_console, print_latency, stage_names
 from visuomotor.messages import wire
 from visuomotor.messages.schema import CameraFrame, Command, Header, Message, NodeHealth, PolicyCommand, Trace
 
@@ -25,9 +27,9 @@ PERIOD_MS = 100
 class Script:
     """Writes a run by hand: world -> policy -> guard -> world, with every time known."""
 
-    def __init__(self, path: Path, *, lossy: bool = False) -> None:
+    def __init__(self, path: Path, *, clock: str = "lockstep", lossy: bool = False) -> None:
         self.path = path
-        self.writer = RecordingWriter(path, clock="lockstep", lossy=lossy)
+        self.writer = RecordingWriter(path, clock=clock, lossy=lossy)
 
     def say(self, service: str, node: str, at_ms: float, message: Message) -> None:
         self.writer.add(service, node, round(at_ms * MS), message, wire.encode(service, message))
@@ -39,18 +41,18 @@ class Script:
         header = Header(tick=tick, seq=tick, parents=parents)
         self.say("trace", node, end_ms + 1, Trace(header=header, node=node, stages=stages))
 
-    def tick(self, tick: int, *, policy_start_ms: float = 15.0, actuated: bool = True) -> None:
+    def tick(self, tick: int, *inner: Any, policy_start_ms: float = 15.0, actuated: bool = True) -> None:
         """Capture 0 to 10 ms, policy 15 to 30, guard 32 to 35; the command of the tick acts two ticks later."""
         at = PERIOD_MS * tick
         parents = {"command": tick - 2} if tick >= 2 and actuated else {}
         header = Header(tick=tick, seq=tick, t_capture_ns=tick * PERIOD_MS * MS)
         image = np.zeros((4, 4, 3), np.uint8)
         self.say("camera_front", "world", at + 10.5, CameraFrame(header=header, image=image))
-        self.trace("world", tick, at, at + 10, parents)
+        self.trace("world", tick, at, at + 10, parents, *inner)
         header = Header(tick=tick, seq=tick, parents={"camera_front": tick})
         self.say("policy_command", "policy", at + 30.5, PolicyCommand(header=header))
-        inner = ("think", round((at + 16) * MS), round((at + 20) * MS))
-        self.trace("policy", tick, at + policy_start_ms, at + 30, {"camera_front": tick}, inner)
+        think = ("think", round((at + 16) * MS), round((at + 20) * MS))
+        self.trace("policy", tick, at + policy_start_ms, at + 30, {"camera_front": tick}, think)
         header = Header(tick=tick, seq=tick, parents={"policy_command": tick, "camera_front": tick})
         self.say("command", "guard", at + 35.5, Command(header=header))
         self.trace("guard", tick, at + 32, at + 35, {"policy_command": tick})
@@ -98,6 +100,36 @@ def test_a_stage_that_would_be_negative_is_left_out_and_counted(tmp_path: Path) 
     assert report.complete == 3
 
 
+def test_nothing_begins_before_the_capture(tmp_path: Path) -> None:
+    script = Script(tmp_path / "a.mcap", clock="realtime")
+    for tick in range(1, 6):
+        at_ns = tick * PERIOD_MS * MS
+        script.tick(tick, ("capture", at_ns - 4 * MS, at_ns + 6 * MS))  # of another camera, four milliseconds older
+    stages = {stage.name: (stage.start_ms, stage.p50_ms) for stage in script.measure().stages}
+    assert stages["world: capture"] == (0.0, 10.0)
+    assert stages["world.capture"] == (0.0, 6.0)
+
+
+def test_stages_keep_distinct_names_in_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["world: capture", "world.render_front", "to perception", "perception: step", "perception.detector"]
+    names += [f"perception.detector.{does}_camera_{side}" for side in ("left", "right") for does in ("infer", "place")]
+    names += ["perception.tracker", "perception: publish", "to the actuator", "perception.late"]
+    stages = [
+        PathStage(name, ":" not in name and "to " not in name, 7.0 * i, 6.5, 7.0, 8.0, 123.0)
+        for i, name in enumerate(names)
+    ]
+    shown = ["world: capture", " render_front", "to perception", "perception: step", " detector"]
+    shown += ["  infer_camera_left", "  place_camera_left", "  infer_camera_right", "  place_camera_right"]
+    shown += [" tracker", "perception: publish", "to the actuator", " perception.late"]
+    assert stage_names(stages) == shown
+    for console in (Console(width=80, force_terminal=True, color_system=None), make_console()):
+        print_latency(PathReport(clock="lockstep", stages=stages), console)
+        out = capsys.readouterr().out
+        assert all(f"│ {name} " in out for name in shown)
+        assert "…" not in out
+        assert ("#" * 2 in out) == (console.width > 80)
+
+
 def test_what_was_lost_is_counted(tmp_path: Path) -> None:
     script = Script(tmp_path / "a.mcap")
     for tick in (0, 1, 2, 5):
@@ -118,9 +150,8 @@ def test_what_was_lost_is_counted(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("clock", ["lockstep", "realtime"])
 def test_latency_of_a_real_run(
-    clock: str, tmp_path: Path, run_toy: Callable[..., Any], capsys: pytest.CaptureFixture, monkeypatch: Any
+    clock: str, tmp_path: Path, run_toy: Callable[..., Any], capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
     run_toy(tmp_path, clock, length_m=30.0)
     assert run_app(["latency", str(tmp_path / "a.mcap"), "--json", str(tmp_path / "l.json")]) == 0
     report = json.loads((tmp_path / "l.json").read_text())
@@ -129,6 +160,6 @@ def test_latency_of_a_real_run(
     assert all(stage[key] >= 0.0 for stage in report["stages"] for key in ("start_ms", "p50_ms", "p99_ms", "max_ms"))
     assert 0.0 < report["totals_ms"]["camera_to_command"]["p50"] < report["totals_ms"]["camera_to_actuator"]["p50"]
     out = capsys.readouterr().out
-    for name in ("world: capture", "perception.forecaster", "policy: step", "guard: step", "to the actuator"):
+    for name in ("world: capture", "│  forecaster ", "policy: step", "guard: step", "to the actuator"):
         assert name in out
     assert ("missed deadlines" in out) == (clock == "realtime")

@@ -139,6 +139,8 @@ def test_a_replaced_part_says_what_changed(
     score = json.loads((tmp_path / "report" / "score.json").read_text())
     assert score["forecaster"] == "cv"
     assert [row["seed"] for row in score["episodes"]] == [3]
+    assert "success" not in score["summary"]
+    assert score["assumed"][0].startswith("a replay in lockstep of a recording in lockstep: the car went")
 
 
 @pytest.mark.slow
@@ -176,6 +178,10 @@ def test_realtime_recordings_compare_two_parts_and_nothing_else(
     assert "against a replay with the recorded parts" in out
     assert "policy_command: differs on" in out
     assert "tracks: differs" not in out
+    assert "recorded in realtime, with policy random" in out
+    assert "acceleration_mps2: recorded parts " in out
+    assert ", replaced parts " in out
+    assert "digest, recorded parts" in out
 
 
 @pytest.mark.parametrize(

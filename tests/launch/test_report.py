@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from visuomotor.launch.evaluate.car import TTC_HORIZON_S, CarMetrics, time_to_collision
-from visuomotor.launch.evaluate.score import Score, load_score
+from visuomotor.launch.evaluate.latency import Latency
+from visuomotor.launch.evaluate.score import Score, load_score, provenance
 from visuomotor.launch.report.capture import EpisodeCapture
 from visuomotor.launch.report.page import MAX_BYTES, write_report
 from visuomotor.launch.report.parts import make_part
@@ -136,6 +137,25 @@ def test_page_carries_the_replay(report):
     assert set(data["episodes"][0]["images"][0]) == set(CAMERAS)
     assert data["waterfall"][0]["node"] == "world"
     assert data["waterfall"][1]["start_ms"] == pytest.approx(50.0)
+
+
+def test_what_a_camera_waited_before_the_light_is_no_latency():
+    ms, latency = 1_000_000, Latency()
+    world = (
+        ("wait", 0, 20 * ms),
+        ("capture", 60 * ms, 63 * ms),
+        ("step", 20 * ms, 64 * ms),
+        ("warm", 20 * ms, 30 * ms),
+    )
+    for node, stages in (("world", world), ("guard", (("step", 80 * ms, 81 * ms),))):
+        latency.add([Trace(header=Header(), node=node, stages=stages)])
+    found = {(stage.node, stage.name): (stage.start_ms, stage.duration_ms) for stage in latency.waterfall()}
+    assert found == {("world", "capture"): (0.0, 3.0), ("world", "step"): (0.0, 4.0), ("guard", "step"): (20.0, 1.0)}
+    assert latency.camera_to_command_ms() == [21.0]
+
+
+def test_only_who_draws_names_a_renderer():
+    assert "renderer" not in provenance()
 
 
 def test_score_file_round_trip(report):
