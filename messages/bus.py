@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable, Mapping
 import msgspec
 import zmq
 import zmq.utils.monitor
+from zmq.utils.garbage import gc as lent  # buffers of ours that libzmq may still read
 
 from visuomotor.messages import frame, wire
 from visuomotor.messages.curve import CALLS, WORDS_BYTES, Caller, Doorkeeper, prepare_call
@@ -29,6 +30,7 @@ RECONNECT_MS = 100  # how often a reader looks for a publisher that is gone
 LINGER_MS = 300  # how long a closing publisher tries to get its last words out
 MONITORED = zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECT_RETRIED | zmq.EVENT_CONNECTED
 READ_AT_ONCE = 10_000  # messages taken from one socket before the others get their turn
+LENT_MAX = 16  # buffers; a publisher that never rests is ahead of the thread that takes them back, and copies instead
 
 
 class Received(msgspec.Struct, frozen=True):
@@ -131,8 +133,9 @@ class Publisher:
         return frame.pack_head(service, self.place.run_id, frame.Head(self.clock.now_ns(), episode, tick, kind))
 
     def _send(self, service: str, data: bytes | memoryview) -> None:
+        copy = len(lent.refs) >= LENT_MAX
         with contextlib.suppress(zmq.Again):  # a PUB socket drops, it never waits
-            self._services[service].send(data, zmq.NOBLOCK, copy=True)
+            self._services[service].send(data, zmq.NOBLOCK, copy=copy)
 
     def watch(self) -> dict[str, int]:
         """Cause -> who was not let in from the network since the start; look about once a second."""
