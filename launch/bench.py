@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -42,6 +43,7 @@ from visuomotor.launch.evaluate.score import percentiles, provenance
 RUNTIME_WORKER = "visuomotor.deploy.runtime.bench_worker"
 TORCH_WORKER = "visuomotor.deploy.export.torch_worker"
 TORCH_BEST, TORCH_EAGER, TORCH_BFLOAT16 = "torch best", "torch eager", "torch bfloat16"
+OWN_ERROR = re.compile(r"^visuomotor(\.\w+)+: ")  # a class of ours, before its message, which says all
 ROUND = 10  # calls of a way before it is the next one's turn
 SAME_WITHIN = 1e-2  # of an output, in its unit (pixels, metres): rounding of another order of sums
 LIKELY_ROWS = {"detector": 1, "forecaster": 8, "policy": 1}  # of a free dimension: agents in view, cars driven
@@ -84,7 +86,9 @@ class Worker:
             self._process.wait()
             self._errors.seek(0)
             words = self._errors.read().decode(errors="replace").strip().splitlines()
-            raise WorkerError(words[-1][:240] if words else f"ended with code {self._process.returncode}")
+            raise WorkerError(
+                OWN_ERROR.sub("", words[-1])[:240] if words else f"ended with code {self._process.returncode}"
+            )
         return line
 
     def close(self) -> None:
@@ -186,7 +190,8 @@ def run_bench(name: str, settings: Settings, *, quiet: bool = False) -> Result:
                 if not started.error:
                     workers[way] = worker
         if rows[OURS].started.error:
-            raise BundleError(f"{bundle.path}: {rows[OURS].started.error}")
+            reason = rows[OURS].started.error
+            raise BundleError(reason if reason.startswith(str(bundle.path)) else f"{bundle.path}: {reason}")
         _take_turns(workers, rows, settings.calls, quiet)
         _compare_outputs(workers, rows)
     finally:

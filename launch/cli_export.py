@@ -50,6 +50,9 @@ def export_detector(
     ] = None,
 ) -> int:
     """Put letterbox, decoding, class mapping and suppression around a foreign detector and write its bundle."""
+    from visuomotor.deploy.runtime.bundle import check_place
+
+    check_place(out, "--out: ")
     width, height = _find_size(camera)
     from visuomotor.deploy.export.foreign_detector import ForeignSettings, import_detector
     from visuomotor.deploy.export.foreign_layouts import Layout
@@ -92,7 +95,9 @@ def export_policy(
 ) -> int:
     """Raw observation in, the environment's action out: normaliser, stack, clip and unscale go into the graph."""
     from visuomotor.deploy.export.parity import ParityError
+    from visuomotor.deploy.runtime.bundle import check_place
 
+    check_place(out, "--out: ")
     try:
         if checkpoint.is_dir():
             options: dict[str, object] = {
@@ -105,6 +110,9 @@ def export_policy(
             for name, value in options.items():
                 if value not in (None, "none"):
                     raise ValueError(f"--{name}: expected a zip of stable-baselines3, got the folder {checkpoint}")
+            from visuomotor.control.train.checkpoint_folder import check_folder
+
+            check_folder(checkpoint)
             from visuomotor.deploy.export.policy import export_policy as export_own
 
             bundle = export_own(checkpoint, out)

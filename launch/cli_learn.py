@@ -61,8 +61,11 @@ def train_detector(
     for folder in (chosen, *(more or ())):
         _need(folder / "train" / "annotations.json", f"visuomotor render {task} --out {folder}")
     from visuomotor.deploy.export.detector import export_detector
+    from visuomotor.perception.train.detector_tasks import get_detector_task
     from visuomotor.perception.train.detector_train import train_detector
 
+    for name in get_detector_task(task).bundles.values():
+        _check_place(out / name)
     run = train_detector(
         chosen,
         runs,
@@ -96,6 +99,8 @@ def train_forecaster(
 ) -> int:
     """Train the forecaster on tracks as the tracker delivers them and export its bundle."""
     get_task(task)  # before anything slow is imported
+    if folds is None:
+        _check_place(out / f"{task}-forecaster")
     from visuomotor.perception.train import forecaster_tasks
 
     common: dict[str, Any] = {
@@ -132,6 +137,7 @@ def train_policy(
     resume: Resume = False,
 ) -> int:
     """Train the policy in PyBullet under the perception error model and export its best checkpoint."""
+    _check_place(out / f"{task}-policy")
     from visuomotor.control.train.policy import make_settings, train_policy
     from visuomotor.deploy.export.policy import export_policy
 
@@ -280,6 +286,13 @@ def _find_data(task: str, data: Path | None) -> Path:
 def _need(path: Path, command: str) -> None:
     if not path.exists():
         raise ValueError(f"{path}: not there; make the data set first: {command}")
+
+
+def _check_place(path: Path) -> None:
+    """That a bundle can be written there is found out before hours of training."""
+    from visuomotor.deploy.runtime.bundle import check_place
+
+    check_place(path, "--out: ")
 
 
 def _say_bundles(bundles: list[Any]) -> int:

@@ -48,6 +48,8 @@ def make_keys(folder: Path, hosts: Sequence[str]) -> None:
     for host in hosts:
         if not HOST_NAME.fullmatch(host):
             raise KeyFileError(f"'{host}': expected a name of a host like gpu-box, up to 32 of a-z, 0-9 and -")
+        if hosts.count(host) > 1:
+            raise KeyFileError(f"'{host}': expected each host once, got it {hosts.count(host)} times")
         for path in (public_file(folder, host), secret_file(folder, host)):
             if path.exists():
                 raise KeyFileError(f"{path}: exists already; whoever uses it would be locked out. Delete it first")

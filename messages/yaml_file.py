@@ -46,6 +46,13 @@ class _PlainLoader(yaml.SafeLoader):
         raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
 
 
+def explain_yaml_error(error: yaml.YAMLError) -> str:
+    """What is not valid, and in which line, in one line; the library's own text has several."""
+    place = getattr(error, "problem_mark", None)
+    line = f" in line {place.line + 1}" if place else ""
+    return f"not valid YAML{line}: {getattr(error, 'problem', None) or str(error).splitlines()[0]}"
+
+
 def load_yaml(path: Path) -> Any:
     """Plain data of a YAML file. Raises OSError, or YamlError for anything but plain YAML of at most ``BYTES_MAX``."""
     try:
@@ -60,9 +67,7 @@ def load_yaml(path: Path) -> Any:
     except UnicodeDecodeError as error:
         raise YamlError(f"{path}: expected text, got bytes that are none") from error
     except yaml.YAMLError as error:
-        place = getattr(error, "problem_mark", None)
-        line = f" in line {place.line + 1}" if place else ""
-        raise YamlError(f"{path}: not valid YAML{line}: {getattr(error, 'problem', None) or error}") from error
+        raise YamlError(f"{path}: {explain_yaml_error(error)}") from error
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
         # of the library's own conversions: the 99th of a month, a number of thousands of digits
         raise YamlError(f"{path}: not valid YAML: a value of the wrong form ({error})") from error

@@ -14,13 +14,10 @@ import torch
 
 from visuomotor.control.network import Interface
 from visuomotor.control.policy import DRIVE
+from visuomotor.control.train.checkpoint_folder import MODEL_FILE, NORMALIZER_FILE, PROGRESS_FILE, check_folder
 from visuomotor.control.train.lessons import get_lesson
 from visuomotor.control.train.normalizer import Normalizer, load_normalizer
 from visuomotor.control.train.warm_ppo import WarmPPO
-
-MODEL_FILE = "ppo.zip"
-NORMALIZER_FILE = "normalizer.json"
-PROGRESS_FILE = "progress.json"
 
 
 class Progress(msgspec.Struct, kw_only=True):
@@ -75,11 +72,10 @@ def save_checkpoint(folder: Path, model: WarmPPO, normalizer: Normalizer, progre
 
 def load_checkpoint(folder: Path, env: Any = None) -> tuple[WarmPPO, Normalizer, Progress]:
     """Read a checkpoint. Raises ValueError that names the file; only load what you trained yourself (SB3 unpickles)."""
+    check_folder(folder)
     try:
         progress = msgspec.json.decode((folder / PROGRESS_FILE).read_bytes(), type=Progress)
     except (OSError, msgspec.DecodeError) as error:
         raise ValueError(f"{folder / PROGRESS_FILE}: not a checkpoint ({error})") from error
     normalizer = load_normalizer(folder / NORMALIZER_FILE, get_lesson(progress.task).interface.layout)
-    if not (folder / MODEL_FILE).is_file():
-        raise ValueError(f"{folder / MODEL_FILE}: missing; expected a checkpoint of the policy training")
     return WarmPPO.load(folder / MODEL_FILE, env=env, device="cpu"), normalizer, progress

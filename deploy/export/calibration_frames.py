@@ -17,6 +17,7 @@ import numpy as np
 from visuomotor.deploy.record.reader import Recording
 from visuomotor.deploy.runtime.bundle import META_FILE, Bundle, BundleError
 from visuomotor.deploy.vehicle.cameras import fit_image
+from visuomotor.deploy.vehicle.capture import quiet
 from visuomotor.messages.camera import CameraModel
 from visuomotor.messages.schema import CameraFrame
 
@@ -152,9 +153,10 @@ def _read_labelled(split: Path, camera: CameraInput) -> Iterator[Load]:
 
 
 def _read_video(path: Path, camera: CameraInput) -> Iterator[Load]:
-    capture = cv2.VideoCapture(str(path))
+    with quiet():
+        capture = cv2.VideoCapture(str(path))
     if not capture.isOpened():
-        raise CalibrationError(f"{path}: does not open as a video")
+        raise CalibrationError(f"{path}: does not open as a video; expected one that OpenCV reads")
 
     def load() -> np.ndarray | None:
         ok, image = capture.retrieve()

@@ -16,6 +16,7 @@ from visuomotor.deploy.export.foreign_graph import Choices, build_graph
 from visuomotor.deploy.export.foreign_layouts import Layout, check_output, make_grid
 from visuomotor.deploy.export.foreign_onnx import ForeignModel, ForeignModelError, read_foreign
 from visuomotor.deploy.export.portable import strip_traces
+from visuomotor.deploy.export.revision import find_revision
 from visuomotor.deploy.runtime.bundle import Bundle, BundleMeta, write_bundle
 from visuomotor.deploy.runtime.session import Session, make_session
 from visuomotor.messages.tasks import DEFAULT_TASK
@@ -148,6 +149,7 @@ def _describe(model: ForeignModel, settings: ForeignSettings, choices: Choices, 
             "labels": meaning,
             "nms_iou": choices.nms_iou,
         },
+        code_revision=find_revision(),
         extra={
             "camera": {"width": settings.width, "height": settings.height, "names": []},
             "score_threshold": dict.fromkeys(names, choices.score_threshold),

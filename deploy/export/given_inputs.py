@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from visuomotor.deploy.export.calibration_frames import FRAMES_MIN, CalibrationError
+from visuomotor.deploy.export.npz import load_arrays
 from visuomotor.deploy.runtime.bundle import Bundle, TensorSpec
 
 SCENE = "scene"  # the input that says which rows belong together
@@ -24,10 +24,9 @@ def read_inputs(path: Path, bundle: Bundle, count: int, seed: int) -> tuple[list
         names = ", ".join(spec.name for spec in bundle.meta.inputs)
         raise CalibrationError(f"{path}: expected an npz file with {names} for a {bundle.meta.kind}")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise CalibrationError(f"{path}: cannot be read as npz ({error})") from error
+        arrays = load_arrays(path)
+    except ValueError as error:
+        raise CalibrationError(str(error)) from error
     checked = {spec.name: _check(path, spec, arrays.get(spec.name)) for spec in bundle.meta.inputs}
     axes = {spec.name: _find_axis(spec) for spec in bundle.meta.inputs}
     rows = {name: array.shape[axes[name]] for name, array in checked.items()}

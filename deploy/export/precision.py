@@ -26,7 +26,15 @@ from visuomotor.deploy.export.precision_loss import measure_accuracy, measure_di
 from visuomotor.deploy.export.precision_report import write_report
 from visuomotor.deploy.export.recorded_inputs import record_inputs
 from visuomotor.deploy.export.revision import find_revision
-from visuomotor.deploy.runtime.bundle import META_FILE, MODEL_FILE, Bundle, BundleError, load_bundle, write_bundle
+from visuomotor.deploy.runtime.bundle import (
+    META_FILE,
+    MODEL_FILE,
+    Bundle,
+    BundleError,
+    check_place,
+    load_bundle,
+    write_bundle,
+)
 from visuomotor.deploy.runtime.session import Session, make_session
 
 HELD_OUT = 4  # every so manieth input is not calibrated with but decides between methods
@@ -155,8 +163,7 @@ def _check_settings(bundle: Bundle, out: Path, settings: PrecisionSettings) -> N
         raise BundleError(f"{bundle.path / META_FILE}: extra.precision: expected a float bundle, got {found}")
     if out.resolve() == bundle.path.resolve():
         raise BundleError(f"--out: {out}: is the bundle itself; expected another folder")
-    if out.exists() and not (out / META_FILE).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise BundleError(f"--out: {out}: exists and is no bundle; expected a new folder or one to replace")
+    check_place(out, "--out: ")
     if kind != "detector":
         if settings.labels is not None or settings.unchecked:
             raise CalibrationError(

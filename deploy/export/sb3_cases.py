@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from visuomotor.deploy.export.npz import load_arrays
 from visuomotor.deploy.export.sb3_graph import HIDDEN, ObservationPart, PolicyGraph
 from visuomotor.deploy.runtime.policy import EPISODE_START, StateSpec
-from visuomotor.deploy.runtime.spaces import ArraySpec
+from visuomotor.deploy.runtime.spaces import ArraySpec, SpaceError
 
 BATCHES = (1, 2, 3, 4, 5, 6, 7, 8)
 UNBOUNDED = 1e6  # a range above it says nothing about the values
@@ -50,18 +51,20 @@ def read_recording(path: Path, specs: tuple[ArraySpec, ...]) -> list[Arrays]:
     Raises ValueError that names the file and the array.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            data = {name: file[name] for name in file.files}
-    except (OSError, ValueError, AttributeError) as error:
-        raise ValueError(f"--recorded: {path}: not an npz of arrays ({error})") from error
+        data = load_arrays(path)
+    except ValueError as error:
+        raise ValueError(f"--recorded: {error}") from error
     start = data.pop(EPISODE_START, None)
     found = {spec.array: data.get(spec.key or spec.array, data.get(spec.array)) for spec in specs}
     missing = [name for name, array in found.items() if array is None]
     if missing or start is None:
         expected = [*(spec.key or spec.array for spec in specs), EPISODE_START]
         raise ValueError(f"--recorded: {path}: expected arrays {expected}, got {sorted(data)}")
-    arrays = {spec.array: spec.to_batch(found[spec.array])[0] for spec in specs}
-    if {len(a) for a in arrays.values()} != {len(start)} or not start[0]:
+    try:
+        arrays = {spec.array: spec.to_batch(found[spec.array])[0] for spec in specs}
+    except SpaceError as error:
+        raise ValueError(f"--recorded: {path}: {error}") from error
+    if start.ndim != 1 or {len(a) for a in arrays.values()} != {len(start)} or not start[0]:
         raise ValueError(f"--recorded: {path}: expected arrays of one length whose first row starts an episode")
     edges = [*np.flatnonzero(start), len(start)]
     return [{k: a[i:j] for k, a in arrays.items()} for i, j in pairwise(edges)]

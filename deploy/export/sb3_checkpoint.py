@@ -25,6 +25,8 @@ from stable_baselines3.dqn.policies import DQNPolicy
 from stable_baselines3.sac.policies import SACPolicy
 from stable_baselines3.td3.policies import TD3Policy
 
+from visuomotor.deploy.export.npz import load_arrays
+
 Shapes = Mapping[str, tuple[int, ...]]
 ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
     "PPO": PPO,
@@ -35,6 +37,7 @@ ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
     "TQC": TQC,
     "RecurrentPPO": RecurrentPPO,
 }
+SAVED_BY_ALL = "num_timesteps"  # a plain number in the data of every algorithm
 OFF_POLICY = ((SACPolicy, "SAC"), (TD3Policy, "TD3"), (DQNPolicy, "DQN"), (TQCPolicy, "TQC"))
 # Of no use to a deterministic policy, and the usual reasons why a zip does not load elsewhere: schedules are pickled
 # code, a replay buffer takes memory, and the one for hindsight goals wants an environment.
@@ -55,7 +58,8 @@ OFF_POLICY_UNUSED: dict[str, Any] = {
 def load_model(checkpoint: Path) -> tuple[str, BaseAlgorithm]:
     """Name of the algorithm and the loaded model, on the CPU. Raises ValueError that names the file and the reason."""
     if not checkpoint.is_file():
-        raise ValueError(f"{checkpoint}: no such file; expected the zip of stable-baselines3's model.save()")
+        what = "a folder" if checkpoint.is_dir() else "no such file"
+        raise ValueError(f"{checkpoint}: {what}; expected the zip of stable-baselines3's model.save()")
     if (checkpoint.parent / "normalizer.json").is_file() and (checkpoint.parent / "progress.json").is_file():
         raise ValueError(
             f"{checkpoint}: part of a checkpoint of visuomotor train policy, whose normaliser lies beside it; "
@@ -69,10 +73,14 @@ def load_model(checkpoint: Path) -> tuple[str, BaseAlgorithm]:
         ) from error
     except Exception as error:  # whatever unpickling raises
         raise ValueError(f"{checkpoint}: not a checkpoint of stable-baselines3 ({_brief(error)})") from error
-    name = find_algorithm(checkpoint, data or {})
+    if not data or SAVED_BY_ALL not in data:  # of a cut zip, that of the weights inside it is found
+        raise ValueError(
+            f"{checkpoint}: damaged, or not an archive of stable-baselines3; expected that of model.save()"
+        )
+    name = find_algorithm(checkpoint, data)
     unused = dict(ON_POLICY_UNUSED)
     if name not in ("PPO", "A2C", "RecurrentPPO"):
-        unused |= {key: value for key, value in OFF_POLICY_UNUSED.items() if key in (data or {})}
+        unused |= {key: value for key, value in OFF_POLICY_UNUSED.items() if key in data}
     elif name != "A2C":
         unused |= PPO_UNUSED
     try:
@@ -108,7 +116,8 @@ def load_normalizer(source: str, space: Shapes, frame: Shapes) -> VecNormalize |
         return None
     path = Path(source)
     if not path.is_file():
-        raise ValueError(f"--vecnormalize: {path}: no such file; expected a file of VecNormalize.save, or none")
+        what = "a folder" if path.is_dir() else "no such file"
+        raise ValueError(f"--vecnormalize: {path}: {what}; expected a file of VecNormalize.save, or none")
     found = _read_npz(path) if path.suffix == ".npz" else _read_pickle(path)
     if not found.norm_obs:
         return None
@@ -151,9 +160,9 @@ def _read_pickle(path: Path) -> VecNormalize:
 
 
 def _read_npz(path: Path) -> VecNormalize:
+    arrays = load_arrays(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            data = {name: np.asarray(file[name], np.float64) for name in file.files}
+        data = {name: np.asarray(array, np.float64) for name, array in arrays.items()}
         clip, epsilon = float(data.pop("clip_obs")), float(data.pop("epsilon"))
         keys = [name.partition(".")[2] for name in data if name.partition(".")[0] == "mean"]
         rms = {key: _make_rms(data, f".{key}" if key else "") for key in keys}

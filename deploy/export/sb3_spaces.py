@@ -15,6 +15,7 @@ from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space
 
 from visuomotor.deploy.runtime.spaces import ArraySpec, to_bound
+from visuomotor.messages.yaml_file import explain_yaml_error
 
 INPUT, ACTION = "observation", "action"
 INPUT_DTYPES = ("float32", "float64", "float16", "uint8", "int8", "int32", "int64", "bool")
@@ -57,8 +58,11 @@ def read_fields(path: Path | None) -> Fields:
         return msgspec.convert({"observation": data} if isinstance(data, list) else data, Fields)
     except OSError as error:
         raise ValueError(f"--fields: {path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"--fields: {path}: expected text, YAML or JSON, got bytes that are none") from error
     except (yaml.YAMLError, msgspec.ValidationError) as error:
-        raise ValueError(f"--fields: {path}: expected a list of name, unit, low, high: {error}") from error
+        found = explain_yaml_error(error) if isinstance(error, yaml.YAMLError) else error
+        raise ValueError(f"--fields: {path}: expected a list of name, unit, low, high: {found}") from error
 
 
 def split_frames(

@@ -83,8 +83,8 @@ class Recording:
     ``lost_bytes`` and ``damage`` are known once it was read to its end, see ``read``.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
         self.run: dict[str, str] = {}
         self.attachments: dict[str, bytes] = {}
         self.complete = False  # it was closed properly

@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 import onnxruntime as ort
 
-from visuomotor.deploy.runtime.bundle import Bundle, TensorSpec, load_bundle
+from visuomotor.deploy.runtime.bundle import META_FILE, Bundle, BundleError, TensorSpec, load_bundle
 from visuomotor.deploy.runtime.device import PROVIDERS
 from visuomotor.deploy.runtime.pinned import read_gpu_memory
 from visuomotor.deploy.runtime.session import make_session
@@ -104,7 +104,8 @@ def start(make: Callable[[], tuple[Call, str, Mapping[str, Mapping[str, int]]]])
         call()
     except Exception as error:  # whatever a foreign library says against the graph belongs into the table
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        return None, Started(error=f"{type(error).__name__}: {' '.join(lines)[:240]}")
+        kind = "" if isinstance(error, BundleError) else f"{type(error).__name__}: "
+        return None, Started(error=f"{kind}{' '.join(lines)[:240]}")
     first_ms = 1e3 * (time.perf_counter() - loaded)
     for _ in range(SETTLE):
         call()
@@ -202,7 +203,10 @@ def main() -> None:
     bundle = load_bundle(Path(job.bundle))
     if job.device != "cpu":
         ort.preload_dlls(directory="")  # CUDA's runtime tells the memory in use, before a way is loaded too
-    inputs = make_inputs(bundle.meta.inputs, job.rows)
+    try:
+        inputs = make_inputs(bundle.meta.inputs, job.rows)
+    except (TypeError, ValueError) as error:
+        sys.exit(f"{bundle.path / META_FILE}: inputs: expected numbers' types, sizes and ranges ({error})")
     calls: dict[str, Call] = {}
     ready = Ready(ways={})
     for way in job.ways:

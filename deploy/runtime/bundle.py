@@ -159,6 +159,15 @@ def load_bundle(path: str | Path, kind: Kind | None = None) -> Bundle:
     return Bundle(path=folder, meta=meta)
 
 
+def check_place(path: Path, option: str = "") -> None:
+    """Raise BundleError, which ``option`` begins, where no bundle can be written: over other files, or below a file."""
+    if path.exists() and not (path / META_FILE).is_file() and (not path.is_dir() or any(path.iterdir())):
+        raise BundleError(f"{option}{path}: exists and is no bundle; expected a new folder or one to replace")
+    above = next((parent for parent in path.parents if parent.exists()), None)
+    if above is not None and not above.is_dir():
+        raise BundleError(f"{option}{path}: {above} is a file; expected a folder")
+
+
 def write_bundle(
     path: str | Path, *, model: bytes, meta: BundleMeta, report: str, weights: str | Path | None = None
 ) -> Bundle:
@@ -168,8 +177,7 @@ def write_bundle(
     that made it, ``weights`` a safetensors file to copy in. The folder appears whole or not at all.
     """
     path = Path(path)
-    if path.exists() and not (path / META_FILE).is_file() and (not path.is_dir() or any(path.iterdir())):
-        raise BundleError(f"{path}: exists and is no bundle; expected a new folder or one to replace")
+    check_place(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:

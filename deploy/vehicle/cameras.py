@@ -108,9 +108,20 @@ class Cameras:
 
     @property
     def note(self) -> str:
-        """Which cameras are silent."""
+        """Which cameras are silent, and which files ended early."""
         silent = self._missing(must=False)
-        return "; ".join(f"{name}: {self.sources[name].name} silent for {s:.0f} s" for name, s in silent.items())
+        notes = [f"{name}: {self.sources[name].name} silent for {s:.0f} s" for name, s in silent.items()]
+        return "; ".join([*notes, *self.ended_early])
+
+    @property
+    def ended_early(self) -> list[str]:
+        """What there is to say of files that ended early."""
+        return [
+            f"{name}: {source.name} ended after {source.counts.read} of the {source.frames_declared} frames it "
+            "declares; was it cut?"
+            for name, source in self.sources.items()
+            if source.ended_early
+        ]
 
     def summary(self) -> dict[str, dict[str, Any]]:
         """What was counted, by camera."""

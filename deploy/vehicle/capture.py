@@ -48,7 +48,8 @@ def open_capture(source: SourceSettings) -> cv2.VideoCapture:
     """Open a source with its options. Raises CameraError that says what to do."""
     device = source.device
     if source.is_file and not Path(device).is_file():
-        raise CameraError(f"camera {device}: no such file; {EXPECTED}")
+        found = "a folder" if Path(device).is_dir() else "no such file"
+        raise CameraError(f"camera {device}: {found}; {EXPECTED}")
     if device.startswith("/dev/") and not Path(device).exists():
         raise CameraError(f"camera {device}: no such device; is it plugged in? {_list_devices()}")
     if device.isdecimal() or device.startswith("/dev/"):

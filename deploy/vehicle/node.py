@@ -113,6 +113,8 @@ class CameraNode:
         if frames:
             self.stages.append((CAPTURE, frames[self.cameras.lead].t_capture_ns, time.monotonic_ns()))
         over = self.max_duration_s is not None and (tick.t_ns - self._start_ns) * 1e-9 >= self.max_duration_s
+        if self.cameras.exhausted and self.cameras.ended_early:
+            self.end = "source ended early"
         self.finished = self.finished or self.cameras.exhausted or over
         return frames
 

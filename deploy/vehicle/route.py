@@ -18,6 +18,7 @@ import yaml
 from scipy.interpolate import CubicSpline
 
 from visuomotor.control.config import VEHICLE
+from visuomotor.messages.yaml_file import explain_yaml_error
 
 STRAIGHT = "straight"
 START_M, SPACING_M, POINTS = -40.0, 2.0, 81  # of the published stretch
@@ -273,7 +274,7 @@ def _read_yaml(text: str, path: Path) -> list[dict[str, Any]]:
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise RouteError(f"{path}: not valid YAML ({error})") from error
+        raise RouteError(f"{path}: {explain_yaml_error(error)}") from error
     points = data.get("waypoints") if isinstance(data, dict) else None
     if not isinstance(points, list) or not all(isinstance(point, dict) for point in points):
         raise RouteError(f"{path}: waypoints: expected a list of mappings with {', '.join(COLUMNS)}")

@@ -26,6 +26,7 @@ SILENCE_S = 0.5  # a live source that delivers nothing for so long is opened ane
 BACKOFF_S, BACKOFF_MAX_S = 0.25, 4.0
 LATE_S = 0.01  # a frame may come so much later than expected and is still waited for
 SMOOTHING = 0.2  # weight of the newest interval between frames
+WHOLE_SHARE = 0.95  # of the declared frames: headers count a few that no decoder gives
 KEPT = 4  # newest frames among which the one nearest to another camera's is chosen
 
 
@@ -158,6 +159,12 @@ class VideoSource:
     def exhausted(self) -> bool:
         """Whether the source has ended and its last frame was taken."""
         return self.ended and not self._kept
+
+    @property
+    def ended_early(self) -> bool:
+        """Whether a file has ended well before the last frame that its header declares: it was not copied whole."""
+        played = self.is_file and self.ended and not self._stop.is_set()
+        return played and self.counts.read < WHOLE_SHARE * self.frames_declared
 
     def close(self) -> None:
         """Stop playing; the thread releases the device."""

@@ -119,7 +119,7 @@ def test_checkpoint_of_another_layout_is_refused(run, tmp_path):
 
 
 def test_folder_without_a_checkpoint_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"progress\.json"):
+    with pytest.raises(ValueError, match=r"found no ppo\.zip, normalizer\.json, progress\.json"):
         load_checkpoint(tmp_path)
 
 

@@ -4,7 +4,15 @@ import msgspec
 import numpy as np
 import pytest
 
-from visuomotor.deploy.runtime.bundle import Bundle, BundleError, BundleMeta, TensorSpec, load_bundle, write_bundle
+from visuomotor.deploy.runtime.bundle import (
+    Bundle,
+    BundleError,
+    BundleMeta,
+    TensorSpec,
+    check_place,
+    load_bundle,
+    write_bundle,
+)
 from visuomotor.deploy.runtime.device import DeviceError, check_device, find_obstacle
 from visuomotor.deploy.runtime.session import make_session
 
@@ -69,6 +77,8 @@ def test_writing_replaces_a_bundle_but_never_another_folder(bundle: Bundle, tmp_
     other = tmp_path / "mine"
     other.mkdir()
     (other / "thesis.tex").write_text("years of work")
+    with pytest.raises(BundleError, match=r"thesis.tex is a file; expected a folder"):
+        check_place(tmp_path / "mine" / "thesis.tex" / "a" / "b")
     with pytest.raises(BundleError, match="exists and is no bundle"):
         write_bundle(other, model=make_model(), meta=make_meta(), report="")
     assert (other / "thesis.tex").read_text() == "years of work"

@@ -415,7 +415,18 @@ def test_the_bundle_runs_without_torch(bundle: Bundle, uneven: Any) -> None:
         (["MODEL", "--vecnormalize", "none", "--frame-stack", "2"], "--frame-stack 2: observation: Box("),
         (["MODEL", "--vecnormalize", "none", "--fields", "FIELDS"], "FIELDS: observation: expected 3 fields, got 2"),
         (["MODEL", "--vecnormalize", "none", "--recorded", "OTHER"], "--recorded: OTHER: not an npz of arrays"),
-        (["FOLDER"], "progress.json: not a checkpoint"),
+        (["MODEL", "--vecnormalize", "none", "--recorded", "WRONG"], "--recorded: WRONG: observation: expected shape"),
+        (["MODEL", "--vecnormalize", "none", "--recorded", "FOLDER"], "--recorded: FOLDER: cannot be read (Is a direc"),
+        (["MODEL", "--vecnormalize", "none", "--fields", "BROKEN"], "high: not valid YAML in line 2: expected ',' or"),
+        (["MODEL", "--vecnormalize", "none", "--fields", "BINARY"], "--fields: BINARY: expected text, YAML or JSON"),
+        (["MODEL", "--vecnormalize", "FOLDER"], "--vecnormalize: FOLDER: a folder; expected a file of VecNormalize"),
+        (["CUT", "--vecnormalize", "none"], "CUT: damaged, or not an archive of stable-baselines3; expected"),
+        (["ANY", "--vecnormalize", "none"], "ANY: damaged, or not an archive of stable-baselines3; expected"),
+        (["MODEL", "--vecnormalize", "none", "--out", "ANY"], "--out: ANY: exists and is no bundle"),
+        (
+            ["FOLDER"],
+            "FOLDER: expected a checkpoint of visuomotor train policy (ppo.zip, normalizer.json, ",
+        ),
         (["FOLDER", "--fields", "FIELDS"], "--fields: expected a zip of stable-baselines3, got the folder FOLDER"),
         (["FOLDER", "--frame-stack", "2"], "--frame-stack: expected a zip of stable-baselines3, got the folder FOLDER"),
         (["BESIDE", "--vecnormalize", "none"], "part of a checkpoint of visuomotor train policy"),
@@ -436,6 +447,12 @@ def test_bad_input_is_one_message_and_exit_code_2(
     (tmp_path / "fields.json").write_text('[{"name": "a"}, {"name": "b", "unit": "m"}]')
     (tmp_path / "folder").mkdir()
     (tmp_path / "beside").mkdir()
+    (tmp_path / "cut.zip").write_bytes(uneven[2].read_bytes()[:-50])
+    np.savez(tmp_path / "any.zip", a=np.zeros(3))
+    (tmp_path / "any.zip.npz").rename(tmp_path / "any.zip")
+    np.savez(tmp_path / "wrong.npz", observation=np.zeros((4, 5), np.float32), episode_start=np.arange(4) == 0)
+    (tmp_path / "broken.yaml").write_text("a: [1\nb: }")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\xfa")
     for name in ("ppo.zip", "normalizer.json", "progress.json"):
         (tmp_path / "beside" / name).write_text("{}")
     places = {
@@ -444,14 +461,21 @@ def test_bad_input_is_one_message_and_exit_code_2(
         "DICT": tmp_path / "dict.pkl",
         "FIELDS": tmp_path / "fields.json",
         "FOLDER": tmp_path / "folder",
+        "CUT": tmp_path / "cut.zip",
+        "ANY": tmp_path / "any.zip",
+        "WRONG": tmp_path / "wrong.npz",
+        "BROKEN": tmp_path / "broken.yaml",
+        "BINARY": tmp_path / "binary.yaml",
         "BESIDE": tmp_path / "beside" / "ppo.zip",
     }
     command = [str(places.get(word, word)) for word in arguments]
     for word, place in places.items():
         message = message.replace(word, str(place))
-    assert run_app(["export", "policy", *command, "--out", str(tmp_path / "b")]) == 2
+    assert run_app(["export", "policy", "--out", str(tmp_path / "b"), *command]) == 2
     out, err = capsys.readouterr()
     assert message in err
+    assert err.count("\n") == 1
+    assert "allow_pickle" not in err
     assert "Traceback" not in out + err
     assert not (tmp_path / "b").exists()
 

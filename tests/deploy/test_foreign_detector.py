@@ -17,6 +17,7 @@ from onnx import TensorProto, helper
 
 from visuomotor.deploy.export.foreign_detector import ForeignSettings, import_detector
 from visuomotor.deploy.export.foreign_layouts import Layout
+from visuomotor.deploy.export.revision import find_revision
 from visuomotor.deploy.runtime.bundle import Bundle, load_bundle
 from visuomotor.deploy.runtime.session import make_session
 from visuomotor.launch.cli import run_app
@@ -237,6 +238,7 @@ def test_the_bundle_has_the_contract_of_our_own_and_says_where_it_comes_from(tmp
     assert meta.training["labels"] == {"person": "pedestrian", "car": "car", "bus": "truck"}
     assert set(meta.extra["score_threshold"].values()) == {0.4}
     assert meta.training["nms_iou"] == 0.5
+    assert meta.code_revision == find_revision()
     assert "tiny.onnx" in (made.path / "report.md").read_text()
 
 
@@ -330,7 +332,7 @@ def test_a_file_of_another_layout_is_refused(
 def refuse(options: list[str], name: str, message: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Exit code 2, one line that names the file and says what is wrong, and no bundle."""
     out = folder / "bundle"
-    assert run_app(["export", "detector", *options, "--out", str(out)]) == 2
+    assert run_app(["export", "detector", "--out", str(out), *options]) == 2
     said = capsys.readouterr().err
     assert len(said.strip().splitlines()) == 1
     assert name in said
@@ -418,6 +420,7 @@ def test_two_outputs_and_an_old_opset(tmp_path: Path, labels: Path, capsys: pyte
         (["--camera", "0x224"], "--camera: expected WIDTHxHEIGHT"),
         (["--camera", "99999x224"], "camera: expected sides from 1 to 8192 px, got 99999x224"),
         (["--score-threshold", "1.5"], "score threshold: expected a number above 0 and up to 1, got 1.5"),
+        (["--out", "empty.names"], "--out: empty.names: exists and is no bundle"),
         (["--nms-iou", "0"], "NMS IoU: expected a number above 0 and up to 1, got 0"),
     ],
 )

@@ -286,7 +286,7 @@ def test_frames_come_from_images_data_sets_videos_and_recordings(data: Path, tmp
         (lambda p: p, "expected images, a labelled data set or recordings, found none"),
         (lambda p: (p / "a.txt").write_text("x") and p / "a.txt", r"a.txt: expected a folder or one of \*.mp4"),
         (lambda p: (p / "a.mcap").write_text("x") and p / "a.mcap", "expected an MCAP file"),
-        (lambda p: (p / "a.mp4").write_text("x") and p / "a.mp4", "does not open as a video"),
+        (lambda p: (p / "a.mp4").write_text("x") and p / "a.mp4", "does not open as a video; expected"),
     ],
 )
 def test_frames_that_cannot_be_used_are_named(make: object, message: str, tmp_path: Path) -> None:
@@ -463,6 +463,13 @@ def test_inputs_that_do_not_fit_are_named(arrays: dict[str, np.ndarray], message
     np.savez(tmp_path / "seen.npz", **arrays)
     settings = PrecisionSettings(precision=Precision.int8, calibrate=tmp_path / "seen.npz", device="cpu")
     with pytest.raises(CalibrationError, match=message):
+        quantize_bundle("drive-policy", tmp_path / "out", settings, lambda _: None)
+
+
+def test_a_file_that_is_no_npz_is_named_without_advice(tmp_path: Path) -> None:
+    (tmp_path / "seen.npz").write_text("text")
+    settings = PrecisionSettings(precision=Precision.int8, calibrate=tmp_path / "seen.npz", device="cpu")
+    with pytest.raises(CalibrationError, match=r"seen.npz: not an npz of arrays; expected .*, without objects$"):
         quantize_bundle("drive-policy", tmp_path / "out", settings, lambda _: None)
 
 

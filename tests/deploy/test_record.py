@@ -63,6 +63,11 @@ def test_a_whole_recording(tmp_path: Path) -> None:
     assert (recording.run, recording.attachments, recording.lossy) == ({"seed": "7"}, {"a.json": b"{}"}, False)
 
 
+def test_the_path_may_be_text(tmp_path: Path) -> None:
+    fill(tmp_path / "a.mcap", ticks=5)
+    assert Recording(str(tmp_path / "a.mcap")).path == tmp_path / "a.mcap"
+
+
 def test_the_makers_package_reads_it_with_what_is_in_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a.mcap"
     sent = fill(path)

@@ -166,7 +166,31 @@ def test_the_node_publishes_frame_state_and_route_of_one_instant_and_logs_every_
     assert counts["frames_read"] == counts["frames_declared"] == 20
     assert counts["frames_published"] + counts["frames_between_ticks"] == 20
     assert summary["commands"] == 2
+    assert (summary["end"], node.note) == ("source ended", "")
     assert len(summary["assumed"]) == 4
+
+
+def test_a_file_that_ends_before_its_declared_frames_is_said_to(tmp_path: Path) -> None:
+    path = tmp_path / "cut.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 25.0, (320, 180))
+    for _ in range(20):
+        writer.write(np.full((180, 320, 3), 99, np.uint8))
+    writer.release()
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    node = make_node(path, summary=str(tmp_path / "vehicle.json"))
+    node.reset(Episode(phase="reset"))
+    tick = 0
+    while not node.finished:
+        step(node, tick, None)
+        tick += 1
+    note = node.note
+    node.close()
+    summary = json.loads((tmp_path / "vehicle.json").read_text())
+    read = summary["cameras"]["camera_front"]["frames_read"]
+    assert 0 < read < 19
+    assert summary["end"] == "source ended early"
+    assert note == f"camera_front: {path} ended after {read} of the 20 frames it declares; was it cut?"
 
 
 def test_a_camera_has_one_episode_only(video: Path) -> None:

@@ -80,7 +80,7 @@ def test_a_worker_times_the_calls_asked_for_and_gives_its_outputs(double: Path) 
 
 def test_the_last_words_of_a_worker_that_dies(tmp_path: Path) -> None:
     job = Job(bundle=str(tmp_path), device="cpu", threads=1, rows=1, ways=(OURS,))
-    with pytest.raises(WorkerError, match=r"bundle.json: cannot be read"):
+    with pytest.raises(WorkerError, match=r"^/.*bundle.json: cannot be read"):
         Worker(RUNTIME_WORKER, job)
 
 
@@ -89,7 +89,15 @@ def test_a_graph_that_does_not_run_is_bad_input(tmp_path: Path, capsys: pytest.C
     meta = BundleMeta(kind="policy", task="drive", inputs=(spec,), outputs=(spec,))
     bundle = write_bundle(tmp_path / "b", model=b"not a graph", meta=meta, report="")
     assert run_app(["bench", str(bundle.path), "--device", "cpu", "--no-compile"]) == 2
-    assert "ONNX Runtime does not load it" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert f"visuomotor: {bundle.path}/model.onnx: ONNX Runtime does not load it" in err
+
+
+def test_an_input_that_cannot_be_made_names_the_description(double: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = double / "bundle.json"
+    file.write_text(file.read_text().replace("float32", "float33"))
+    assert run_app(["bench", str(double), "--device", "cpu", "--no-compile"]) == 2
+    assert f"visuomotor: {file}: inputs: expected numbers' types" in capsys.readouterr().err
 
 
 def test_inputs_are_within_the_declared_ranges() -> None:

@@ -49,6 +49,12 @@ def test_a_file_that_exists_is_not_replaced(folder: Path, half: object) -> None:
     assert not public_file(folder, "new").exists(), "all or nothing"
 
 
+def test_a_name_given_twice_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(KeyFileError, match="'car': expected each host once, got it 2 times"):
+        make_keys(tmp_path / "keys", ["car", "gpu-box", "car"])
+    assert not (tmp_path / "keys").exists()
+
+
 @pytest.mark.parametrize("name", ["", "Car", "../car", "a b", "-a", "x" * 33])
 def test_names_that_are_no_hosts(tmp_path: Path, name: str) -> None:
     with pytest.raises(KeyFileError, match="expected a name of a host like gpu-box"):
