@@ -31,6 +31,7 @@ TESTS = tuple(
     for name in (
         "test_guard_limits",
         "test_supervision",
+        "test_slots",
         "test_guard",
         "test_collision",
         "test_action",
