@@ -174,7 +174,7 @@ def _places(tree: ast.Module, only: Sequence[str]) -> Iterator[tuple[str, tuple[
             continue
         if isinstance(top, ast.If) and ast.unparse(top.test) == "TYPE_CHECKING":
             continue
-        if _is_text(top):
+        if _is_text(top) or _is_type_variable(top):
             continue
         span = (top.lineno, top.end_lineno or top.lineno)
         for node in _walk(top):
@@ -190,7 +190,7 @@ def _walk(node: ast.AST) -> Iterator[ast.AST]:
         for child in value if isinstance(value, list) else [value]:
             if isinstance(child, ast.JoinedStr | ast.Import | ast.ImportFrom) or not isinstance(child, ast.AST):
                 continue
-            if not _is_text(child) and not _is_type_variable(child):
+            if not _is_text(child):
                 yield from _walk(child)
 
 

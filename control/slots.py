@@ -32,8 +32,8 @@ class TrackSlots:
 
         A track without one is forecast to stand where it is, with probability zero.
         """
-        if forecast is None or forecast.probability.shape[-1] == 0:
-            return np.zeros((1, self.count, 0, 0, 2), np.float32), np.zeros((1, self.count, 0), np.float32)
+        if forecast is None or forecast.probability.shape[1] == 0:
+            return np.empty((1, self.count, 0, 0, 2), np.float32), np.empty((1, self.count, 0), np.float32)
         _, k, steps, _ = forecast.odom_position_m.shape
         out = np.zeros((1, self.count, k, steps, 2), np.float32)
         probability = np.zeros((1, self.count, k), np.float32)
@@ -42,10 +42,10 @@ class TrackSlots:
         for slot, track in enumerate(ids[: len(self._keep)]):
             index = row.get(int(track))
             if index is None:
-                out[0, slot] = places[slot]
+                out[:, slot] = places[slot]
             else:
-                out[0, slot] = forecast.odom_position_m[index]
-                probability[0, slot] = forecast.probability[index]
+                out[:, slot] = forecast.odom_position_m[index]
+                probability[:, slot] = forecast.probability[index]
         return out, probability
 
 

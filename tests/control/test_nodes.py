@@ -295,6 +295,7 @@ def test_numbers_past_which_a_metre_is_lost_are_not_taken(value: np.float32, fit
     route = Route(odom_reference_m=np.array([[0.0, 0.0], [2.0, value]], np.float32))
     assert guard_node._is_line(route) is fits
     assert guard_node._is_finite(msgspec.structs.replace(STATE, odom_x_m=float(value))) is fits
+    assert not guard_node._is_finite(msgspec.structs.replace(STATE, odom_x_m=1e9 + 0.5))
     tracks = make_tracks((9.0, 10.0))
     tracks.odom_position_m = np.array([[9.0, value], [10.0, 0.0]], np.float32)
     assert len(guard_node._sane(tracks).track_id) == 1 + fits
