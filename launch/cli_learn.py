@@ -240,11 +240,7 @@ def eval_suite(
     from visuomotor.launch.run import check_bundles
     from visuomotor.launch.seeds import choose_seeds
 
-    parts = parts_of_suite(suite)
-    base = load_profile(profile or parts.profile)
-    if base.task != parts.name:
-        raise ValueError(f"{base.source}: task: expected '{parts.name}' for {suite}, got '{base.task}'")
-    chosen = base.override(
+    chosen = load_profile(profile or parts_of_suite(suite).profile).override(
         suite=suite,
         policy=policy,
         perception_mode=perception and perception.value,

@@ -132,7 +132,7 @@ def launch(profile: Profile, options: Options) -> int:
             sys.stderr.write(describe_recording(run_dir.path, options.record, supervisor.lost.get(RECORDER, "")) + "\n")
         if profile.task == VEHICLE:
             _add_vehicle_counts(rows, run_dir.path)
-            sys.stderr.write("".join(f"drive: {row['end']}, {row['duration_s']:.1f} s\n" for row in rows))
+            sys.stderr.write("".join(f"ended: {row['end']}, {row['duration_s']:.1f} s\n" for row in rows))
         score = make_score(profile, collector, rows, bundles, faults)
         if plan is not None:
             score.assumed += assume(plan.network)

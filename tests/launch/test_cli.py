@@ -78,7 +78,6 @@ def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixtur
         ([*DRIVE, "--profile", "nowhere.yaml"], "nowhere.yaml: profile cannot be read (No such file or directory)"),
         ([*DRIVE, "--profile", "pick"], "pick.yaml: task: expected 'drive' for this command, got 'pick'"),
         (["launch", "vehicle", "--profile", "drive"], "expected 'vehicle', or a simulated car with 'can', got 'drive'"),
-        (["eval", "suite", "pick-v1", "--profile", "drive"], "task: expected 'pick' for pick-v1, got 'drive'"),
         (["launch", "pick", "--order", " "], "--order: expected what to pick, as in 'red cube, 2 duck', got nothing"),
         (
             [*DRIVE, "--detector", "camera_top=x"],
