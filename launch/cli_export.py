@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from visuomotor.launch.cli_options import PLAIN, JsonFile
+from visuomotor.launch.cli_options import PLAIN, JsonFile, check_out
 
 export = typer.Typer(help="Make a bundle of a network that exists already.", **PLAIN)
 
@@ -50,9 +50,7 @@ def export_detector(
     ] = None,
 ) -> int:
     """Put letterbox, decoding, class mapping and suppression around a foreign detector and write its bundle."""
-    from visuomotor.deploy.runtime.bundle import check_place
-
-    check_place(out, "--out: ")
+    check_out(out)
     width, height = _find_size(camera)
     from visuomotor.deploy.export.foreign_detector import ForeignSettings, import_detector
     from visuomotor.deploy.export.foreign_layouts import Layout
@@ -95,9 +93,8 @@ def export_policy(
 ) -> int:
     """Raw observation in, the environment's action out: normaliser, stack, clip and unscale go into the graph."""
     from visuomotor.deploy.export.parity import ParityError
-    from visuomotor.deploy.runtime.bundle import check_place
 
-    check_place(out, "--out: ")
+    check_out(out)
     try:
         if checkpoint.is_dir():
             options: dict[str, object] = {

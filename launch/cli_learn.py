@@ -21,6 +21,7 @@ from visuomotor.launch.cli_options import (
     ProfileFile,
     Seeds,
     TaskName,
+    check_out,
     show_progress,
 )
 from visuomotor.launch.tasks import DEFAULT, parts_of_suite
@@ -65,7 +66,7 @@ def train_detector(
     from visuomotor.perception.train.detector_train import train_detector
 
     for name in get_detector_task(task).bundles.values():
-        _check_place(out / name)
+        check_out(out / name)
     run = train_detector(
         chosen,
         runs,
@@ -100,7 +101,7 @@ def train_forecaster(
     """Train the forecaster on tracks as the tracker delivers them and export its bundle."""
     get_task(task)  # before anything slow is imported
     if folds is None:
-        _check_place(out / f"{task}-forecaster")
+        check_out(out / f"{task}-forecaster")
     from visuomotor.perception.train import forecaster_tasks
 
     common: dict[str, Any] = {
@@ -137,7 +138,7 @@ def train_policy(
     resume: Resume = False,
 ) -> int:
     """Train the policy in PyBullet under the perception error model and export its best checkpoint."""
-    _check_place(out / f"{task}-policy")
+    check_out(out / f"{task}-policy")
     from visuomotor.control.train.policy import make_settings, train_policy
     from visuomotor.deploy.export.policy import export_policy
 
@@ -282,13 +283,6 @@ def _find_data(task: str, data: Path | None) -> Path:
 def _need(path: Path, command: str) -> None:
     if not path.exists():
         raise ValueError(f"{path}: not there; make the data set first: {command}")
-
-
-def _check_place(path: Path) -> None:
-    """That a bundle can be written there is found out before hours of training."""
-    from visuomotor.deploy.runtime.bundle import check_place
-
-    check_place(path, "--out: ")
 
 
 def _say_bundles(bundles: list[Any]) -> int:

@@ -44,14 +44,19 @@ class PerceptionMode(StrEnum):
 def check_file(path: Path | None) -> Path | None:
     """A file that will be written at the end: what cannot be is said before the work. Raises ValueError."""
     if path is not None:
-        folder = next(parent for parent in path.absolute().parents if parent.exists())
-        if path.is_dir() or not folder.is_dir():
-            raise ValueError(f"{path} cannot be written: {folder if not folder.is_dir() else path} is {_kind(folder)}")
+        if path.is_dir():
+            raise ValueError(f"{path} cannot be written: {path} is a folder; expected a file")
+        above = next(parent for parent in path.absolute().parents if parent.exists())
+        if not above.is_dir():
+            raise ValueError(f"{path} cannot be written: {above} is a file; expected a folder")
     return path
 
 
-def _kind(folder: Path) -> str:
-    return "a folder; expected a file" if folder.is_dir() else "a file; expected a folder"
+def check_out(path: Path) -> None:
+    """That a bundle can be written there is found out before the work, or hours of training. Raises BundleError."""
+    from visuomotor.deploy.runtime.bundle import check_place
+
+    check_place(path, "--out: ")
 
 
 Seed = Annotated[int | None, typer.Option(min=0, help="First seed; any integer >= 0.  [default: 0]")]

@@ -23,6 +23,7 @@ from visuomotor.launch.job import Job
 from visuomotor.launch.process_table import NodeSpec, make_table
 from visuomotor.launch.processes import Processes
 from visuomotor.launch.profile import Profile, ProfileError, restore_profile
+from visuomotor.launch.signals import TO_END, handling
 from visuomotor.messages.host_link import Death, HostClient, Wish
 from visuomotor.messages.network import LINK, Network
 from visuomotor.messages.run_clock import Offset, write_offset
@@ -282,13 +283,8 @@ def _interruptible() -> Iterator[Callable[[], str]]:
     def note(number: int, frame: FrameType | None) -> None:
         sent.append(signal.Signals(number).name)
 
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, note) for number in numbers}
-    try:
+    with handling(TO_END, note):
         yield lambda: sent[0] if sent else ""
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _say(text: str) -> None:

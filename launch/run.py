@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -32,6 +31,7 @@ from visuomotor.launch.profile import BASELINE_FORECASTERS, Profile
 from visuomotor.launch.recording import RECORDER, check_recording, describe_recording, describe_run, make_recorder
 from visuomotor.launch.result_table import print_result
 from visuomotor.launch.run_folders import Keep, remove_old_runs
+from visuomotor.launch.signals import handling
 from visuomotor.launch.standstill import choose_gauge
 from visuomotor.launch.supervisor import OPERATOR, Fault, Outcome, Supervisor
 from visuomotor.launch.tasks import VEHICLE
@@ -311,15 +311,8 @@ def leaving_cleanly() -> Iterator[None]:
         sys.stderr.write(f"visuomotor: {name}: the report was not finished; score.json is in the run's folder\n")
         raise SystemExit(128 + number)
 
-    if threading.current_thread() is not threading.main_thread():
+    with handling((signal.SIGTERM, signal.SIGHUP), leave):
         yield
-        return
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _write_if_room(write: Callable[[], object]) -> str:

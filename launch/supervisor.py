@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
@@ -20,6 +19,7 @@ from visuomotor.launch.notify import ServiceManager
 from visuomotor.launch.process_table import SOURCE, NodeSpec
 from visuomotor.launch.processes import Processes
 from visuomotor.launch.profile import Timeouts
+from visuomotor.launch.signals import TO_END, handling
 from visuomotor.launch.standstill import choose_gauge
 from visuomotor.messages.bus import Received
 from visuomotor.messages.coordinator import Coordinator
@@ -335,16 +335,8 @@ class Supervisor:
         def note(number: int, frame: FrameType | None) -> None:
             self._interrupts += 1
 
-        if threading.current_thread() is not threading.main_thread():
+        with handling(TO_END, note):
             yield
-            return
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        before = {number: signal.signal(number, note) for number in numbers}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def stop(self) -> None:
         """Stop every node, the last started first, and close the bus."""

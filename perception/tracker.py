@@ -270,18 +270,16 @@ class Tracker:
         bank.missed_s[expected] += (dt_s * weight)[expected]
         bank.score[expected] *= 0.93
 
-    def _outside(self, robot: RobotPose) -> np.ndarray:
-        """Tracks [N] that are in no camera's picture, alive or dead."""
-        ego = into_ego(self._bank.state[:, :2], robot)
+    def _outside(self, ego: np.ndarray) -> np.ndarray:
+        """Tracks [N], at ``ego`` [N, 2], that are in no camera's picture, alive or dead."""
         outside = np.ones(len(ego), bool)
         for camera in self._cameras.values():
             outside &= ~lies_inside(camera, ego, self.config)
         return outside
 
-    def _in_blind_angle(self, robot: RobotPose, outside: np.ndarray) -> np.ndarray:
+    def _in_blind_angle(self, ego: np.ndarray, outside: np.ndarray) -> np.ndarray:
         """Vehicles [N] beside the car where no camera, alive or dead, looks."""
         bank = self._bank
-        ego = into_ego(bank.state[:, :2], robot)
         near = np.hypot(ego[:, 0], ego[:, 1]) < self.config.blind_range_m
         return self._is_vehicle[bank.class_id] & near & outside & bank.confirmed
 
@@ -342,8 +340,9 @@ class Tracker:
         distance = np.hypot(bank.state[:, 0] - robot.x_m, bank.state[:, 1] - robot.y_m)
         sigma = np.sqrt(np.maximum(bank.loose[:, 0, 0], bank.loose[:, 1, 1]))
         unseen = t_s - bank.seen_s
-        outside = self._outside(robot)
-        blind = self._in_blind_angle(robot, outside)
+        ego = into_ego(bank.state[:, :2], robot)
+        outside = self._outside(ego)
+        blind = self._in_blind_angle(ego, outside)
         longest = np.where(outside, config.outside_max_s, config.unseen_max_s)
         longest = np.where(blind, config.blind_max_s, longest)
         alive = (bank.missed_s <= limit) & (unseen <= longest) & (distance <= config.range_max_m)

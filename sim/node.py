@@ -22,6 +22,8 @@ class WorldNode(SimulatedWorld):
 
     services = ("vehicle_state", "route", "truth")
     lead = "camera_front"
+    worlds: DriveWorlds
+    sensors: Sensors
     renderer: Renderer | None
     _case: DriveCase
 
@@ -34,9 +36,8 @@ class WorldNode(SimulatedWorld):
         max_duration_s: float | None = None,
     ) -> None:
         self.watchdog = CommandWatchdog()
-        self.worlds = DriveWorlds(1)
-        self.sensors = Sensors(self.worlds)
-        super().__init__(cameras, self.worlds, self.sensors, suite=suite, split=split, max_duration_s=max_duration_s)
+        worlds = DriveWorlds(1)
+        super().__init__(cameras, worlds, Sensors(worlds), suite=suite, split=split, max_duration_s=max_duration_s)
 
     def _make_renderer(self) -> Renderer:
         return Renderer(self.cameras)

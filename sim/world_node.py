@@ -84,8 +84,8 @@ class SimulatedWorld(ABC):
         self.stages: list[tuple[str, int, int]] = []
         self.renderer = self._make_renderer() if self.cameras else None
         self.max_duration_s = max_duration_s
-        self._simulated = worlds
-        self._measured = sensors
+        self.worlds = worlds
+        self.sensors = sensors
         self._warm_up_case = (suite, split)
         self._steps = 0
 
@@ -122,8 +122,8 @@ class SimulatedWorld(ABC):
         """Build the case that the episode names; ValueError when there is no such suite, split or seed."""
         self._build(episode)
         if self.max_duration_s is not None:
-            self._simulated.limit_time(0, self.max_duration_s)
-        self._measured.reset(0)
+            self.worlds.limit_time(0, self.max_duration_s)
+        self.sensors.reset(0)
         if self.renderer is not None:
             self._dress()
         self._steps = 0
@@ -135,13 +135,13 @@ class SimulatedWorld(ABC):
             self._advance(self._steps * CONTROL_PERIOD_S, _new_command(inputs))
         self._listen(inputs)
         self._steps += 1
-        self._measured.update()
+        self.sensors.update()
         self._stage("physics", start_ns)
         return self._tell(tick.t_ns) | self._draw(tick.t_ns)
 
     def close(self) -> None:
         """Disconnect from PyBullet."""
-        self._simulated.close()
+        self.worlds.close()
         if self.renderer is not None:
             self.renderer.close()
 
@@ -150,9 +150,9 @@ class SimulatedWorld(ABC):
         if self.renderer is None:
             return frames
         start_ns = time.monotonic_ns()
-        self.renderer.pose(self._simulated, 0)
+        self.renderer.pose(self.worlds, 0)
         for camera in self.cameras:
-            image, _ = self.renderer.draw_camera(self._simulated, 0, camera.name)
+            image, _ = self.renderer.draw_camera(self.worlds, 0, camera.name)
             frames[camera.name] = CameraFrame(header=make_header(t_ns), image=np.ascontiguousarray(image))
             start_ns = self._stage(camera.name.replace("camera", "render"), start_ns)
         return frames

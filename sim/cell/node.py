@@ -52,6 +52,8 @@ class CellNode(SimulatedWorld):
     inputs: tuple[Input, ...] = (Input("command", lag=2), Input("operator", optional=True))
     services = ("arm_state", "order", "truth")
     lead = "camera_top"
+    worlds: CellWorlds
+    sensors: ArmSensors
     renderer: CellRenderer | None
     _case: CellCase
 
@@ -66,9 +68,8 @@ class CellNode(SimulatedWorld):
         order_changes: Sequence[OrderChange] = (),
     ) -> None:
         self.watchdog = ArmWatchdog()
-        self.worlds = CellWorlds(1)
-        self.sensors = ArmSensors(self.worlds)
-        super().__init__(cameras, self.worlds, self.sensors, suite=suite, split=split, max_duration_s=max_duration_s)
+        worlds = CellWorlds(1)
+        super().__init__(cameras, worlds, ArmSensors(worlds), suite=suite, split=split, max_duration_s=max_duration_s)
         self._order = tuple(order)
         self._order_changes = sorted(order_changes, key=lambda change: change.at_s)
         self._due: list[OrderChange] = []
